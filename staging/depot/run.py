@@ -1,0 +1,126 @@
+"""Starts the depot (package repository, Python index, model hub) and the image registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import requests
+
+from staging import cache, engine, hub, images, network, settings, wheels
+from staging.depot import certificates
+from staging.packages import build as packages
+from staging.steps import StepFailed, run, step
+
+_SERVER = settings.REPOSITORY / "staging" / "depot" / "server.py"
+_SIMULATOR = settings.REPOSITORY / "staging" / "gpu_simulator"
+_PACKAGES = settings.REPOSITORY / "staging" / "packages"
+
+
+def repository() -> Path:
+    """Return the folder with the signed package repository, building it when its sources changed."""
+
+    def build(folder: Path) -> None:
+        packages.build_repository(folder)
+
+    with step("simulated GPU driver and toolkit packages"):
+        return cache.cached("apt", cache.content_hash(_SIMULATOR, _PACKAGES), build)
+
+
+def _fingerprint(key: Path) -> str:
+    """Return the fingerprint (40 hex digits) of an armored public key."""
+    lines = run(["gpg", "--batch", "--with-colons", "--show-keys", str(key)]).splitlines()
+    return next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
+
+
+def _wait(url: str, verify: bool | str = True, seconds: float = 60) -> None:
+    """Wait until `url` answers; raises StepFailed after `seconds`."""
+    deadline = time.monotonic() + seconds
+    with requests.Session() as session:
+        session.trust_env = False
+        while True:
+            try:
+                session.get(url, timeout=10, verify=verify).raise_for_status()
+                return
+            except requests.RequestException as error:
+                if time.monotonic() > deadline:
+                    logs = f"`docker logs {settings.DEPOT_NAME}` and `docker logs {settings.REGISTRY_NAME}`"
+                    raise StepFailed(f"{url} did not answer within {seconds:.0f} s: {error}; see {logs}") from error
+                time.sleep(0.2)
+
+
+def registry_root() -> Path:
+    """The registry's storage, kept in the cache so that images are pushed once."""
+    root = settings.CACHE / "registry"
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def ensure() -> None:
+    """Build what the depot serves, start its containers, and push the stand-in images.
+
+    Raises StepFailed with the failing program's output.
+    """
+    apt = repository()
+    index = wheels.index()
+    vllm_image = images.vllm(wheels.vllm())
+    models = hub.models(vllm_image)
+    images.build(images.depot())
+    network.ensure()
+    for path, empty in ((settings.HUB_LOG, ""), (settings.HUB_FAULTS, "{}")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(empty)
+
+    certificate = certificates.registry()
+    # inventory/staging reads the authority from here, as an owner's inventory would from a file beside it.
+    shutil.copy(certificate / "ca.crt", settings.STATE / "registry-ca.crt")
+    (settings.STATE / "apt-key-fingerprint").write_text(_fingerprint(apt / "key.asc"))
+    with step("depot and registry"):
+        network.start(
+            settings.DEPOT_NAME, images.depot().local_name, settings.DEPOT_ADDRESS,
+            ["apt.staging.test", "pypi.staging.test", "hub.staging.test"],
+            {_SERVER: "/server.py:ro", apt: "/srv/apt:ro", index: "/srv/wheels:ro", models: "/srv/hub:ro",
+             settings.HUB_LOG.parent: "/srv/log"},
+            command=["python3", "/server.py", "80", "/srv/apt", "/srv/wheels", "/srv/hub",
+                     f"/srv/log/{settings.HUB_LOG.name}", f"/srv/log/{settings.HUB_FAULTS.name}"],
+            init=True,
+        )
+        host, port = settings.REGISTRY_PUSH.split(":")
+        network.start(
+            settings.REGISTRY_NAME, images.depot().local_name, settings.REGISTRY_ADDRESS, [settings.REGISTRY_DOMAIN],
+            {registry_root() / "data": "/var/lib/registry", certificate: "/certificates:ro"},
+            command=["docker-registry", "serve", "/etc/docker/registry/config.yml"],
+            environment={
+                "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": "/var/lib/registry",
+                "REGISTRY_HTTP_ADDR": ":5000",
+                "REGISTRY_HTTP_TLS_CERTIFICATE": "/certificates/server.crt",
+                "REGISTRY_HTTP_TLS_KEY": "/certificates/server.key",
+                "REGISTRY_AUTH": "none",
+                "OTEL_TRACES_EXPORTER": "none",
+            },
+            port_bindings={5000: (host, int(port))},
+            init=True,
+        )
+        _wait(f"http://{settings.DEPOT_ADDRESS}/healthz")
+        _wait(f"https://{settings.REGISTRY_PUSH}/v2/", verify=str(certificate / "ca.crt"))
+    for image in (images.python(), images.haproxy(), vllm_image):
+        images.push(image, registry_root())
+
+
+def faults(**values: object) -> None:
+    """Make the hub misbehave as server.py describes; without arguments, behave again."""
+    settings.HUB_FAULTS.write_text(json.dumps(values))
+
+
+def hub_log() -> list[dict]:
+    """Return the hub's requests so far, oldest first."""
+    return [json.loads(line) for line in settings.HUB_LOG.read_text().splitlines()]
+
+
+def stop() -> None:
+    """Remove the depot's containers."""
+    if engine.answers():
+        network.remove(settings.DEPOT_NAME)
+        network.remove(settings.REGISTRY_NAME)

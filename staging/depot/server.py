@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""The staging network's download servers in one process: package repository, Python index, model hub.
+
+    GET /driver/…, /toolkit/…       files of the signed package repository, under two vendors' addresses
+    GET /simple/NAME/               PEP 503 pages over the folder of wheels; /wheels/FILE
+    GET /api/models/R/revision/REV  the part of the Hugging Face Hub that its client and ours use
+    GET /api/models/R/tree/COMMIT
+    GET /R/resolve/REV/FILE         with ETag, Range and 206
+
+Every hub request is appended to the log as one JSON line. The faults file, read afresh, makes the hub
+misbehave: {"down": true}, {"gated": true}, {"corrupt": true}, {"bytes_per_second": N}, {"cut_after": N}.
+
+Usage: server.py PORT APT_ROOT WHEELS_ROOT HUB_ROOT LOG FAULTS
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import json
+import re
+import sys
+import threading
+import time
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CHUNK = 64 * 1024
+# The real hub keeps files above 10 MiB outside git; here the limit is low so that small models have both kinds.
+LFS_MINIMUM = 100_000
+
+
+@functools.lru_cache(maxsize=None)
+def describe(path: Path, _modified: float) -> dict:
+    """Return a file's size and the identifiers that the hub would publish for it."""
+    size = path.stat().st_size
+    if size < LFS_MINIMUM:
+        data = path.read_bytes()
+        return {"size": size, "oid": hashlib.sha1(b"blob %d\0" % size + data).hexdigest(), "sha256": None}
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    sha256 = digest.hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    oid = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest()
+    return {"size": size, "oid": oid, "sha256": sha256}
+
+
+def tree(repository: Path) -> dict[str, dict]:
+    """Return every file of a repository with its description."""
+    files = sorted(path for path in repository.rglob("*") if path.is_file())
+    return {str(p.relative_to(repository)): describe(p, p.stat().st_mtime) for p in files}
+
+
+def commit_of(repository: Path) -> str:
+    """A commit id that changes with the content, as git's does."""
+    listing = json.dumps({name: entry["oid"] for name, entry in tree(repository).items()}, sort_keys=True)
+    return hashlib.sha1(listing.encode()).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection; the folders are class attributes set by main()."""
+
+    protocol_version = "HTTP/1.1"
+    apt_root: Path
+    wheels_root: Path
+    hub_root: Path
+    log_path: Path
+    faults_path: Path
+    log_lock = threading.Lock()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Keep the container's log quiet; hub requests have a log of their own."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        if path == "/healthz":
+            return self.send_bytes(200, b"ok\n", "text/plain")
+        for repository in ("/driver/", "/toolkit/"):
+            if path.startswith(repository):
+                return self.send_file(self.inside(self.apt_root, path[len(repository) :]))
+        if path.startswith("/simple/"):
+            return self.python_index(path)
+        if path.startswith("/wheels/"):
+            return self.send_file(self.inside(self.wheels_root, path[len("/wheels/") :]))
+        return self.hub(path)
+
+    @staticmethod
+    def inside(root: Path, name: str) -> Path | None:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+
+    def python_index(self, path: str) -> None:
+        wanted = path.removeprefix("/simple/").strip("/")
+        names = sorted(p.name for p in self.wheels_root.iterdir() if p.suffix == ".whl")
+        if wanted:
+            names = [n for n in names if re.sub(r"[-_.]+", "-", n.split("-")[0]).lower() == wanted]
+            if not names:
+                return self.send_bytes(404, b"no such package\n", "text/plain")
+            links = [f'<a href="/wheels/{html.escape(n)}">{html.escape(n)}</a>' for n in names]
+        else:
+            projects = sorted({re.sub(r"[-_.]+", "-", n.split("-")[0]).lower() for n in names})
+            links = [f'<a href="/simple/{p}/">{p}</a>' for p in projects]
+        page = "<!DOCTYPE html><html><body>" + "<br>\n".join(links) + "</body></html>"
+        return self.send_bytes(200, page.encode(), "text/html")
+
+    def hub(self, path: str) -> None:
+        faults = json.loads(self.faults_path.read_text() or "{}") if self.faults_path.exists() else {}
+        entry = {"time": time.time(), "method": self.command, "path": self.path,
+                 "range": self.headers.get("Range"), "authorized": "Authorization" in self.headers}
+        with self.log_lock, self.log_path.open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+        if faults.get("down"):
+            return self.error(503, "ServiceUnavailable", "the hub is down (fault)")
+        if faults.get("gated") and "Authorization" not in self.headers:
+            return self.error(401, "GatedRepo", "Access to this model is restricted")
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
+        if match:
+            return self.hub_metadata(*match.groups())
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if match:
+            return self.hub_file(*match.groups(), faults=faults)
+        return self.error(404, "EntryNotFound", f"no such page: {path}")
+
+    def repository(self, name: str, revision: str) -> tuple[Path, str] | None:
+        folder = self.hub_root / name
+        if not folder.is_dir():
+            self.error(404, "RepoNotFound", f"Repository not found: {name}")
+            return None
+        commit = commit_of(folder)
+        if revision not in ("main", commit):
+            self.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
+        return folder, commit
+
+    def hub_metadata(self, name: str, kind: str, revision: str) -> None:
+        found = self.repository(name, revision)
+        if found is None:
+            return
+        folder, commit = found
+        if kind == "tree":
+            answer: object = [
+                {"type": "file", "path": path, "size": entry["size"], "oid": entry["oid"]}
+                | ({"lfs": {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}} if entry["sha256"] else {})
+                for path, entry in tree(folder).items()
+            ]
+        else:
+            answer = {"id": name, "modelId": name, "sha": commit, "private": False, "gated": False,
+                      "siblings": [{"rfilename": path} for path in tree(folder)]}
+        self.send_bytes(200, json.dumps(answer).encode(), "application/json", {"X-Repo-Commit": commit})
+
+    def hub_file(self, name: str, revision: str, file: str, faults: dict) -> None:
+        found = self.repository(name, revision)
+        if found is None:
+            return
+        folder, commit = found
+        path = self.inside(folder, file)
+        if path is None:
+            return self.error(404, "EntryNotFound", f"no such file: {file}")
+        entry = describe(path, path.stat().st_mtime)
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{entry["sha256"] or entry["oid"]}"'}
+        if entry["sha256"]:
+            headers |= {"X-Linked-ETag": f'"{entry["sha256"]}"', "X-Linked-Size": str(entry["size"])}
+        self.send_file(path, headers, faults if entry["sha256"] else {})
+
+    def error(self, status: int, code: str, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        self.send_bytes(status, body, "application/json", {"X-Error-Code": code, "X-Error-Message": message})
+
+    def send_bytes(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in ({"Content-Type": kind, "Content-Length": str(len(body))} | (headers or {})).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_file(self, path: Path | None, headers: dict[str, str] | None = None, faults: dict | None = None) -> None:
+        if path is None:
+            return self.send_bytes(404, b"not found\n", "text/plain")
+        faults = faults or {}
+        size = path.stat().st_size
+        first = 0
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if match:
+            first = int(match[1])
+            if first >= size:
+                return self.send_bytes(416, b"", "text/plain", {"Content-Range": f"bytes */{size}"})
+        self.send_response(206 if match else 200)
+        common = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", "Content-Length": str(size - first)}
+        if match:
+            common["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
+        for key, value in (common | (headers or {})).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        sent = 0
+        rate = faults.get("bytes_per_second")
+        with path.open("rb") as file:
+            file.seek(first)
+            while block := file.read(CHUNK):
+                if faults.get("corrupt"):
+                    block = bytes([block[0] ^ 1]) + block[1:]
+                if rate:
+                    time.sleep(len(block) / rate)
+                try:
+                    self.wfile.write(block)
+                except OSError:
+                    return None
+                sent += len(block)
+                if faults.get("cut_after") and sent >= faults["cut_after"]:
+                    self.close_connection = True
+                    self.connection.close()
+                    return None
+        return None
+
+
+def main() -> None:
+    port, *paths = sys.argv[1:]
+    names = ("apt_root", "wheels_root", "hub_root", "log_path", "faults_path")
+    for name, path in zip(names, paths):
+        setattr(Handler, name, Path(path).resolve())
+    ThreadingHTTPServer(("0.0.0.0", int(port)), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Names, addresses and paths of the staging environment, each in this one place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Build products, keyed by content hash, shared by all checkouts of one user.
+CACHE = Path(
+    os.environ.get("PAGEINDEX_HOME_STAGING_CACHE", Path.home() / ".cache" / "pageindex-home" / "staging")
+)
+# What belongs to this checkout's running staging host: SSH key, known hosts, logs.
+STATE = REPOSITORY / ".staging"
+
+SSH_KEY = STATE / "id_ed25519"
+KNOWN_HOSTS = STATE / "known_hosts"
+HUB_LOG = STATE / "hub" / "requests.jsonl"
+HUB_FAULTS = STATE / "hub" / "faults.json"
+
+NETWORK = "pageindex-home-staging"
+SUBNET = "172.31.250.0/24"
+HOST_NAME = "pageindex-home-staging-host"
+HOST_ADDRESS = "172.31.250.10"
+DEPOT_NAME = "pageindex-home-staging-depot"
+DEPOT_ADDRESS = "172.31.250.20"
+REGISTRY_NAME = "pageindex-home-staging-registry"
+REGISTRY_ADDRESS = "172.31.250.21"
+REGISTRY_DOMAIN = "registry.staging.test"
+# The outer engine pushes through loopback, which Docker trusts without a certificate authority.
+REGISTRY_PUSH = "127.0.0.1:5443"
+
+IMAGE_PREFIX = "pageindex-home-staging"
+DEPOT_SUITE = "trixie"
+
+DEBIAN_MIRROR = os.environ.get("PAGEINDEX_HOME_STAGING_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+# Where pip finds the CPU build of PyTorch when its configured indexes do not have it.
+TORCH_INDEX = os.environ.get("PAGEINDEX_HOME_STAGING_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+
+SMOLLM2_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TINY_QWEN3_REPOSITORY = "pageindex-home/tiny-qwen3"
