@@ -1,0 +1,277 @@
+"""What one vLLM server will be: model, cards, arguments, environment, from the role's variables.
+
+Everything that a person may have written wrong is found here, before anything changes,
+and all of it at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import (
+    ArgumentsError,
+    Vocabulary,
+    build_arguments,
+    environment_problems,
+    flag_name,
+)
+
+# Variables that are counts.
+COUNTS = (
+    "max_model_len",
+    "tensor_parallel_size",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_count_expected",
+)
+# What an entry needs to be of use; everything else has a default that vLLM finds by itself.
+REQUIRED_OF_A_MODEL = ("repository",)
+
+
+@dataclass
+class Deployment:
+    """The plan of one server. `problems` is empty when it can be carried out."""
+
+    model_name: str
+    model: dict[str, Any] = field(default_factory=dict)
+    gpus: list[int] = field(default_factory=list)
+    tensor_parallel_size: int = 1
+    arguments: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For Ansible."""
+        return dict(vars(self))
+
+
+@dataclass
+class Cards:
+    """What is known about the host's cards: from NVML where it answers, else counted on the PCI bus."""
+
+    count: int
+    compute_capabilities: dict[int, str] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+
+    @staticmethod
+    def from_gpu_info(facts: Mapping[str, Any]) -> Cards:
+        """From the answer of module gpu_info."""
+        listed = facts.get("gpus") or []
+        if facts.get("nvml") is None:
+            return Cards(len(facts.get("pci_gpus") or []))
+        return Cards(
+            len(listed),
+            {gpu["index"]: str(gpu["compute_capability"]) for gpu in listed if gpu.get("compute_capability")},
+            {gpu["index"]: str(gpu["error"]) for gpu in listed if gpu.get("error")},
+        )
+
+
+def find_model(name: str, models: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The catalogue's entry of a model, and what is wrong with it."""
+    if name not in models:
+        close = difflib.get_close_matches(name.lower(), models, n=1, cutoff=0.4)
+        hint = f" Nearest: {close[0]}." if close else ""
+        return {}, [
+            f"vllm_model {name!r} is not known.{hint} Known: {', '.join(sorted(models))}. "
+            f"A model of your own goes into vllm_models_extra (docs/vllm.md)."
+        ]
+    entry = dict(models[name])
+    missing = [key for key in REQUIRED_OF_A_MODEL if not entry.get(key)]
+    if missing:
+        return entry, [f"model {name}: {', '.join(missing)} is missing; expected a repository such as Qwen/Qwen3-8B"]
+    problems = []
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(entry["repository"])):
+        problems.append(
+            f"model {name}: {entry['repository']!r} is not a repository id; expected one such as Qwen/Qwen3-8B"
+        )
+    entry.setdefault("revision", "main")
+    return entry, problems
+
+
+def choose_gpus(wanted: Any, expected: int | None, cards: Cards) -> tuple[list[int], list[str]]:
+    """The cards of the server, by index, and what is wrong with the wish."""
+    problems = []
+    if expected is not None and expected != cards.count:
+        problems.append(
+            f"vllm_gpu_count_expected is {expected}, but this host has {cards.count} NVIDIA GPUs. "
+            f"Look at `lspci -d 10de:` and the seating and power of the cards, or correct the number"
+        )
+    if wanted == "all":
+        chosen = list(range(cards.count))
+        if not chosen:
+            problems.append("no NVIDIA GPU was found on this host (neither by NVML nor on the PCI bus)")
+    elif isinstance(wanted, (list, tuple)) and all(str(index).isdigit() for index in wanted):
+        chosen = [int(index) for index in wanted]
+        for index in chosen:
+            if index >= cards.count:
+                problems.append(
+                    f"vllm_gpus names GPU {index}, but this host has {cards.count} "
+                    f"(counted from 0; expected {_range(cards.count)})"
+                )
+        if len(set(chosen)) != len(chosen):
+            problems.append(f"vllm_gpus names a GPU twice: {chosen}")
+    else:
+        return [], [*problems, f"vllm_gpus is {wanted!r}; expected all, or a list of indices such as [0, 1]"]
+    problems += [
+        f"GPU {index} does not answer ({cards.broken[index]}). It may have fallen off the bus: "
+        f"see `journalctl -k | grep -i xid`, then reboot the host"
+        for index in chosen
+        if index in cards.broken
+    ]
+    return chosen, problems
+
+
+def _range(count: int) -> str:
+    return "none" if count == 0 else ", ".join(str(index) for index in range(count))
+
+
+def choose_tensor_parallel_size(wanted: int | None, model: Mapping[str, Any], gpus: int) -> tuple[int, list[str]]:
+    """How many cards share the model: as wished, else as the catalogue says, as far as there are cards."""
+    if wanted is None:
+        preferred = int(model.get("tensor_parallel_size") or 1)
+        return max(1, min(preferred, gpus)), []
+    if wanted < 1:
+        return 1, [f"vllm_tensor_parallel_size is {wanted}; expected 1 or more"]
+    if gpus and wanted > gpus:
+        return wanted, [
+            f"vllm_tensor_parallel_size is {wanted}, but only {gpus} GPUs are given to the server (vllm_gpus)"
+        ]
+    heads = model.get("kv_heads")
+    if heads and int(heads) % wanted and wanted % int(heads):
+        return wanted, [f"vllm_tensor_parallel_size {wanted} does not divide the model's {heads} KV heads"]
+    return wanted, []
+
+
+def capability_problems(model: Mapping[str, Any], gpus: list[int], cards: Cards) -> list[str]:
+    """Cards that cannot run the model's number format."""
+    needed = model.get("min_compute_capability")
+    if not needed:
+        return []
+    return [
+        f"{model['repository']} ({model.get('quantization', 'none')}) needs compute capability {needed}, "
+        f"GPU {index} has {cards.compute_capabilities[index]}"
+        for index in gpus
+        if index in cards.compute_capabilities
+        and _capability(cards.compute_capabilities[index]) < _capability(str(needed))
+    ]
+
+
+def _capability(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def settings_of(variables: Mapping[str, Any], model: Mapping[str, Any], tensor_parallel_size: int) -> dict[str, Any]:
+    """The role's variables as flags of `vllm serve`, in the order they stand on the command line.
+
+    None leaves a flag out: vLLM's own default holds.
+    """
+    reasoning = _own_or_models(variables.get("reasoning_parser"), model.get("reasoning_parser"))
+    tools = _own_or_models(variables.get("tool_call_parser"), model.get("tool_call_parser"))
+    served = [variables["served_model_name"], model["repository"], *(variables.get("served_aliases") or [])]
+    return {
+        "--served-model-name": list(dict.fromkeys(served)),
+        "--host": "0.0.0.0",  # of the container, which is on an internal network only
+        "--port": 8000,
+        "--max-model-len": variables.get("max_model_len"),
+        "--gpu-memory-utilization": variables.get("gpu_memory_utilization"),
+        "--tensor-parallel-size": tensor_parallel_size,
+        "--kv-cache-dtype": variables.get("kv_cache_dtype"),
+        "--kv-cache-memory-bytes": variables.get("kv_cache_memory_bytes"),
+        "--max-num-seqs": variables.get("max_num_seqs"),
+        "--max-num-batched-tokens": variables.get("max_num_batched_tokens"),
+        "--enforce-eager": True if str(variables.get("enforce_eager")).lower() == "true" else None,
+        "--enable-prefix-caching": variables.get("enable_prefix_caching"),
+        "--trust-remote-code": True if model.get("trust_remote_code") else None,
+        "--reasoning-parser": reasoning,
+        "--enable-auto-tool-choice": True if tools else None,
+        "--tool-call-parser": tools,
+        "--structured-outputs-config": variables.get("structured_outputs_config") or None,
+        # Asked every few seconds, by the probe and by the monitoring.
+        "--disable-access-log-for-endpoints": "/metrics,/health",
+        # A misspelt VLLM_ variable ends the start instead of being ignored.
+        "--fail-on-environ-validation": True,
+    }
+
+
+def _own_or_models(own: Any, models: Any) -> Any:
+    """A wish of the owner, "none" included, before what the catalogue says."""
+    if own in (None, ""):
+        return models or None
+    return None if own == "none" else own
+
+
+def whole_numbers(variables: Mapping[str, Any], problems: list[str]) -> dict[str, int | None]:
+    """The variables that are counts, as numbers: `-e vllm_max_num_seqs=8` on the command line is a text."""
+    numbers: dict[str, int | None] = {}
+    for name in COUNTS:
+        value = variables.get(name)
+        if value in (None, ""):
+            numbers[name] = None
+        elif str(value).isdigit():
+            numbers[name] = int(value)
+        else:
+            problems.append(f"vllm_{name} is {value!r}; expected a whole number")
+            numbers[name] = None
+    return numbers
+
+
+def plan(
+    variables: Mapping[str, Any],
+    models: Mapping[str, Any],
+    profiles: Mapping[str, Any],
+    gpu_facts: Mapping[str, Any],
+    vocabulary: Vocabulary,
+) -> Deployment:
+    """The deployment that follows from the role's variables (without their vllm_ prefix)."""
+    deployment = Deployment(str(variables["model"]))
+    problems = deployment.problems
+    variables = {**variables, **whole_numbers(variables, problems)}
+    cards = Cards.from_gpu_info(gpu_facts)
+
+    deployment.model, found = find_model(deployment.model_name, models)
+    problems += found
+    deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
+    problems += found
+    deployment.tensor_parallel_size, found = choose_tensor_parallel_size(
+        variables.get("tensor_parallel_size"), deployment.model, len(deployment.gpus)
+    )
+    problems += found
+
+    environment = {str(name): _text(value) for name, value in (variables.get("environment") or {}).items()}
+    problems += environment_problems(environment, vocabulary)
+    deployment.environment = environment
+
+    profile = variables.get("profile") or ""
+    flags: Mapping[str, Any] = {}
+    if profile:
+        if profile in profiles:
+            flags = profiles[profile]["flags"]
+        else:
+            problems.append(f"vllm_profile {profile!r} is not known; expected one of {', '.join(sorted(profiles))}")
+
+    if deployment.model.get("repository"):
+        problems += capability_problems(deployment.model, deployment.gpus, cards)
+        settings = settings_of(variables, deployment.model, deployment.tensor_parallel_size)
+        for name, value in flags.items():
+            if settings.get(flag_name(name)) is None:
+                settings[flag_name(name)] = value
+    else:
+        # The model is unknown; its arguments are still worth checking.
+        settings = {}
+    extra = {**(deployment.model.get("flags") or {}), **(variables.get("extra_arguments") or {})}
+    try:
+        deployment.arguments = build_arguments(settings, extra, vocabulary)
+    except ArgumentsError as error:
+        problems += error.problems
+    return deployment
+
+
+def _text(value: Any) -> str:
+    """A value of an environment variable as text; booleans as vLLM reads them."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return str(value)

@@ -1,0 +1,191 @@
+#!/usr/bin/python
+"""Ansible module: prove that an LLM server answers, and that its container is what was deployed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: llm_health
+short_description: Prove that an LLM server answers
+description:
+  - Asks an OpenAI-compatible server for its models, a chat, a streamed chat, an answer under a JSON schema, and a
+    model that it does not serve. Every question is asked; the module fails when one of them went wrong.
+  - With a container it also looks inside, by the report program that the image carries; versions and cards are
+    compared with what was deployed.
+options:
+  url:
+    description: Address of the server. Either this or O(container).
+    type: str
+  container:
+    description: Container whose server is asked, at its address on an internal network.
+    type: str
+  port:
+    description: Port of the server in the container.
+    type: int
+    default: 8000
+  model:
+    description: Name of the model that clients ask for.
+    type: str
+    required: true
+  timeout:
+    description: Longest time for one answer (s).
+    type: int
+    default: 120
+  expected_vllm_version:
+    description: Version that the container should have. Empty does not look into the container.
+    type: str
+    default: ""
+  expected_nccl_minimum:
+    description: Oldest NCCL that the container may have.
+    type: str
+    default: "0"
+  expected_gpus_from:
+    description: Record of the deployment on the host (JSON); its C(gpus) should be visible in the container.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+author:
+  - PageIndex Home contributors (@pageindex-home)
+"""
+
+EXAMPLES = r"""
+- name: Ask the running server
+  pageindex.home.llm_health:
+    container: vllm
+    model: pageindex-llm
+"""
+
+RETURN = r"""
+checks:
+  description: What was looked at, each with name, ok, detail and line.
+  type: list
+  elements: dict
+  returned: always
+report:
+  description: What the container says about itself.
+  type: dict
+  returned: when it was looked into
+url:
+  description: Address that was asked.
+  type: str
+  returned: always
+"""
+
+import json
+import subprocess
+from typing import Any
+
+from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
+    Check,
+    HealthError,
+    Server,
+    check_api,
+    check_report,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
+
+REPORT = "/opt/pageindex-home/container_report.py"
+
+
+def docker(*arguments: str) -> str:
+    """Output of a docker command. Raises HealthError."""
+    try:
+        done = subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HealthError("there is no docker command on this host; run the docker_engine role") from error
+    if done.returncode != 0:
+        raise HealthError(f"docker {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def address(container: str) -> str:
+    """An address at which the host reaches a running container. Raises HealthError."""
+    inspected = json.loads(docker("container", "inspect", container))[0]
+    if inspected["State"]["Status"] != "running":
+        raise HealthError(
+            f"the container {container} is {inspected['State']['Status']}, expected running. "
+            f"See `journalctl -u pageindex-home@{container}`"
+        )
+    for network in inspected["NetworkSettings"]["Networks"].values():
+        if network.get("IPAddress"):
+            return str(network["IPAddress"])
+    raise HealthError(f"the container {container} has no address on any network")
+
+
+def read_report(container: str) -> dict[str, Any]:
+    """What the container says about itself. Raises HealthError."""
+    output = docker("exec", container, "python3", REPORT)
+    try:
+        report: dict[str, Any] = json.loads(output)
+    except ValueError as error:
+        raise HealthError(f"{REPORT} in {container} said something that is not JSON: {output[:300]}") from error
+    return report
+
+
+def deployed_gpus(record: str | None) -> int | None:
+    """How many cards the deployment's record names. Raises HealthError when it cannot be read."""
+    if not record:
+        return None
+    try:
+        with open(record, encoding="utf-8") as handle:
+            return len(json.load(handle)["gpus"])
+    except (OSError, ValueError, KeyError) as error:
+        raise HealthError(f"the record {record} cannot be read ({error}); run the role first") from error
+
+
+def main() -> None:
+    """Run the module."""
+    module = QuietModule(
+        argument_spec={
+            "url": {"type": "str"},
+            "container": {"type": "str"},
+            "port": {"type": "int", "default": 8000},
+            "model": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 120},
+            "expected_vllm_version": {"type": "str", "default": ""},
+            "expected_nccl_minimum": {"type": "str", "default": "0"},
+            "expected_gpus_from": {"type": "path"},
+        },
+        required_one_of=[("url", "container")],
+        mutually_exclusive=[("url", "container")],
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    container, url = parameters["container"], parameters["url"]
+    checks: list[Check] = []
+    report: dict[str, Any] = {}
+    try:
+        if container:
+            url = f"http://{address(container)}:{parameters['port']}"
+        checks = check_api(Server(url, parameters["timeout"]), parameters["model"])
+        if container and parameters["expected_vllm_version"]:
+            report = read_report(container)
+            checks += check_report(
+                report,
+                parameters["expected_vllm_version"],
+                parameters["expected_nccl_minimum"],
+                deployed_gpus(parameters["expected_gpus_from"]),
+            )
+    except HealthError as error:
+        checks.append(Check("reach the server", False, str(error)))
+    answer = {"checks": [check.as_dict() for check in checks], "report": report, "url": url or ""}
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        module.fail_json(
+            msg=f"{len(failed)} of {len(checks)} checks of the LLM server failed:\n"
+            + "\n".join(check.as_dict()["line"] for check in checks)
+            + f"\nNext: `docker logs --tail 50 {container or ''}` on the host, or `journalctl -u pageindex-home@vllm`.",
+            **answer,
+        )
+    module.exit_json(changed=False, **answer)
+
+
+if __name__ == "__main__":
+    main()
