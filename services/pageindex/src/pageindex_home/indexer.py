@@ -1,0 +1,120 @@
+"""The background worker: takes queued documents one after the other and indexes them.
+
+What is queued or half done is in the database, so a restart goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .engine import Engine
+from .extraction import Extract, extract_in_child
+from .problems import DocumentError
+from .settings import Settings
+from .store import FAILED, INDEXING, QUEUED, READY, Document, Store
+from .tree import walk
+
+log = logging.getLogger(__name__)
+
+
+class Indexer:
+    """Indexes documents with *engine*; start with :meth:`run`, wake with :meth:`notify`."""
+
+    def __init__(self, store: Store, engine: Engine, settings: Settings) -> None:
+        self._store = store
+        self._engine = engine
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._current: tuple[str, asyncio.Task[None]] | None = None
+        self._changed = asyncio.Condition()
+
+    def notify(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._wake.clear()
+            waiting = [
+                *await asyncio.to_thread(self._store.find, INDEXING),
+                *await asyncio.to_thread(self._store.find, QUEUED),
+            ]
+            if not waiting:
+                await self._wake.wait()
+                continue
+            document = waiting[0]
+            task = asyncio.create_task(self._index(document))
+            self._current = (document.id, task)
+            try:
+                await asyncio.wait([task])
+            finally:
+                # When run() itself was cancelled: let the child process end before the loop does.
+                task.cancel()
+                await asyncio.wait([task])
+                self._current = None
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def forget(self, identifier: str) -> None:
+        """Stop working on a document that was deleted."""
+        if self._current and self._current[0] == identifier:
+            task = self._current[1]
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def wait(self, identifier: str, timeout: float) -> Document | None:
+        """The document once it is ready or failed, or as it is after *timeout* seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            document = await asyncio.to_thread(self._store.get, identifier)
+            left = deadline - loop.time()
+            if document is None or document.status in (READY, FAILED) or left <= 0:
+                return document
+            try:
+                async with self._changed:
+                    await asyncio.wait_for(self._changed.wait(), min(left, 1.0))
+            except TimeoutError:
+                continue
+
+    async def _index(self, document: Document) -> None:
+        try:
+            await self._build(document)
+        except asyncio.CancelledError:
+            raise
+        except DocumentError as error:
+            log.warning("%s (%s) failed: %s", document.id, document.name, error.detail)
+            await asyncio.to_thread(self._store.fail, document.id, error.code, error.detail)
+        except Exception as error:  # the queue must go on
+            log.exception("%s (%s) failed", document.id, document.name)
+            detail = f"Unexpected {type(error).__name__}: {error}. Upload it again; the log has the details."
+            await asyncio.to_thread(self._store.fail, document.id, "internal", detail)
+
+    async def _build(self, document: Document) -> None:
+        store, settings = self._store, self._settings
+        store.progress(document.id, "reading")
+        result = await extract_in_child(
+            store.original(document.id),
+            document.media_type,
+            max_pages=settings.max_pages,
+            timeout=settings.extraction_timeout_seconds,
+            memory_bytes=settings.extraction_memory_bytes,
+        )
+        extract = Extract.from_json(result["extract"])
+        index = await self._engine.build(
+            extract, lambda phase, done, total: store.progress(document.id, phase, done, total)
+        )
+        count = sum(1 for _ in walk(index.nodes))
+        saved = await asyncio.to_thread(
+            store.complete,
+            document.id,
+            extract,
+            index.nodes,
+            node_count=count,
+            engine=self._engine.name,
+            warnings=index.warnings,
+        )
+        if saved:
+            log.info("%s (%s) indexed: %d nodes from %s", document.id, document.name, count, extract.structure)

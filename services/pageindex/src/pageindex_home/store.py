@@ -1,0 +1,283 @@
+"""Documents on disk: a SQLite database (WAL) for what they are, files for what they hold.
+
+``<data>/documents.sqlite3`` and ``<data>/documents/<id>/{original,extract.json,tree.json}``.
+The row is the truth: a folder without a row is a left-over and is swept at start. Files are
+written beside their name and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .extraction import Extract
+from .tree import Node
+
+QUEUED = "queued"
+INDEXING = "indexing"
+READY = "ready"
+FAILED = "failed"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+  id TEXT PRIMARY KEY,
+  sha256 TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  media_type TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  phase TEXT NOT NULL DEFAULT '',
+  done INTEGER NOT NULL DEFAULT 0,
+  total INTEGER NOT NULL DEFAULT 0,
+  error_code TEXT,
+  error_detail TEXT,
+  engine TEXT,
+  structure TEXT,
+  unit TEXT,
+  page_count INTEGER,
+  node_count INTEGER,
+  warnings TEXT NOT NULL DEFAULT '[]',
+  created_at REAL NOT NULL,
+  updated_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS documents_by_status ON documents (status, created_at);
+"""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is known about a document; times are Unix seconds."""
+
+    id: str
+    sha256: str
+    name: str
+    media_type: str
+    size_bytes: int
+    status: str
+    phase: str
+    done: int
+    total: int
+    error_code: str | None
+    error_detail: str | None
+    engine: str | None
+    structure: str | None
+    unit: str | None
+    page_count: int | None
+    node_count: int | None
+    warnings: list[str]
+    created_at: float
+    updated_at: float
+
+
+class Store:
+    """All access to the data directory; methods may be called from any thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._documents = directory / "documents"
+        self.incoming = directory / "incoming"
+        for path in (self._documents, self.incoming):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(directory / "documents.sqlite3", check_same_thread=False, isolation_level=None)
+        self._database.row_factory = sqlite3.Row
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.executescript(_SCHEMA)
+        self._sweep()
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def check(self) -> str:
+        """Empty when the store can be read and written, else what is wrong."""
+        try:
+            with self._lock:
+                self._database.execute("SELECT count(*) FROM documents").fetchone()
+            with tempfile.TemporaryFile(dir=self.incoming) as probe:
+                probe.write(b"1")
+        except (sqlite3.Error, OSError) as error:
+            return f"{self.directory}: {error}"
+        return ""
+
+    def add(self, file: Path, *, sha256: str, name: str, media_type: str) -> tuple[Document, bool]:
+        """Take over *file* (in :attr:`incoming`) as a queued document.
+
+        The same bytes are one document: then the known one is returned, queued again if it had
+        failed. The second value tells whether there is something to index.
+        """
+        identifier = f"doc_{sha256[:24]}"
+        now = time.time()
+        size = file.stat().st_size
+        with self._transaction():
+            known = self.get(identifier)
+            if known and known.status != FAILED:
+                file.unlink(missing_ok=True)
+                return known, False
+            folder = self._folder(identifier)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+            file.replace(folder / "original")
+            _sync_directory(folder)
+            if known:
+                self._update(identifier, status=QUEUED, phase="", done=0, total=0, error_code=None, error_detail=None)
+            else:
+                self._database.execute(
+                    "INSERT INTO documents"
+                    " (id, sha256, name, media_type, size_bytes, status, created_at, updated_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (identifier, sha256, name, media_type, size, QUEUED, now, now),
+                )
+        document = self.get(identifier)
+        assert document is not None
+        return document, True
+
+    def get(self, identifier: str) -> Document | None:
+        """The document, or None."""
+        with self._lock:
+            row = self._database.execute("SELECT * FROM documents WHERE id = ?", (identifier,)).fetchone()
+        return _document(row) if row else None
+
+    def find(self, status: str | None = None) -> list[Document]:
+        """All documents, oldest first, or those in one status."""
+        query = "SELECT * FROM documents" + (" WHERE status = ?" if status else "") + " ORDER BY created_at, id"
+        with self._lock:
+            rows = self._database.execute(query, (status,) if status else ()).fetchall()
+        return [_document(row) for row in rows]
+
+    def delete(self, identifier: str) -> bool:
+        """Erase a document, its text and its tree; False when there is none."""
+        with self._transaction():
+            gone = self._database.execute("DELETE FROM documents WHERE id = ?", (identifier,)).rowcount == 1
+            if gone:
+                shutil.rmtree(self._folder(identifier), ignore_errors=True)
+        return gone
+
+    def original(self, identifier: str) -> Path:
+        """Path of the uploaded file."""
+        return self._folder(identifier) / "original"
+
+    def progress(self, identifier: str, phase: str, done: int = 0, total: int = 0) -> None:
+        """Note how far indexing is."""
+        with self._transaction():
+            self._update(identifier, status=INDEXING, phase=phase, done=done, total=total)
+
+    def complete(
+        self,
+        identifier: str,
+        extract: Extract,
+        nodes: list[Node],
+        *,
+        node_count: int,
+        engine: str,
+        warnings: list[str],
+    ) -> bool:
+        """Save an index and mark the document ready; False when it was deleted meanwhile."""
+        with self._transaction():
+            if self.get(identifier) is None:
+                return False
+            folder = self._folder(identifier)
+            _write_json(folder / "extract.json", extract.to_json())
+            _write_json(folder / "tree.json", nodes)
+            self._update(
+                identifier,
+                status=READY,
+                phase="",
+                error_code=None,
+                error_detail=None,
+                engine=engine,
+                structure=extract.structure,
+                unit=extract.unit,
+                page_count=extract.last if extract.unit == "page" else None,
+                node_count=node_count,
+                warnings=json.dumps(warnings),
+            )
+        return True
+
+    def fail(self, identifier: str, code: str, detail: str) -> None:
+        """Mark a document as failed, with the reason."""
+        with self._transaction():
+            self._update(identifier, status=FAILED, phase="", error_code=code, error_detail=detail)
+
+    def load(self, identifier: str) -> tuple[Extract, list[Node]]:
+        """Text and tree of a ready document.
+
+        Raises:
+            FileNotFoundError: it was deleted meanwhile.
+        """
+        folder = self._folder(identifier)
+        extract = Extract.from_json(json.loads((folder / "extract.json").read_bytes()))
+        return extract, json.loads((folder / "tree.json").read_bytes())
+
+    def counts(self) -> dict[str, int]:
+        """Number of documents by status."""
+        with self._lock:
+            rows = self._database.execute("SELECT status, count(*) FROM documents GROUP BY status").fetchall()
+        return {QUEUED: 0, INDEXING: 0, READY: 0, FAILED: 0, **{row[0]: row[1] for row in rows}}
+
+    def _folder(self, identifier: str) -> Path:
+        return self._documents / identifier
+
+    def _update(self, identifier: str, **values: Any) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        self._database.execute(
+            f"UPDATE documents SET {assignments}, updated_at = ? WHERE id = ?",
+            (*values.values(), time.time(), identifier),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _sweep(self) -> None:
+        """Remove what an interruption left: unfinished uploads and folders without a row."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
+        self.incoming.mkdir(exist_ok=True, mode=0o700)
+        known = {document.id for document in self.find()}
+        for folder in self._documents.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _document(row: sqlite3.Row) -> Document:
+    values = dict(row)
+    values["warnings"] = json.loads(values["warnings"])
+    return Document(**values)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

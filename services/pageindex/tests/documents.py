@@ -1,0 +1,40 @@
+"""Documents for tests, made with the same hand-written PDF as the acceptance suite's."""
+
+from __future__ import annotations
+
+from tests.acceptance import sample_document
+from tests.acceptance.sample_document import _Section, _write_pdf
+
+
+def flat_pdf(pages: list[list[str]]) -> bytes:
+    """A PDF without outline, in one font size: nothing tells its structure."""
+    contents = []
+    for lines in pages:
+        commands = [f"BT /F1 11 Tf 64 {760 - 15 * n} Td ({line}) Tj ET" for n, line in enumerate(lines)]
+        contents.append("\n".join(commands).encode("latin-1"))
+    return _write_pdf(contents, [])
+
+
+def scanned_pdf(pages: int = 2) -> bytes:
+    """A PDF with drawings and no text."""
+    return _write_pdf([b"0 0 200 200 re f"] * pages, [])
+
+
+def outlined_pdf(titles: list[str]) -> bytes:
+    """A PDF whose outline has *titles*, a page each, with the title in the text."""
+    contents = [f"BT /F1 11 Tf 64 760 Td ({title} begins here.) Tj ET".encode() for title in titles]
+    return _write_pdf(contents, [_Section(title, ()) for title in titles])
+
+
+def encrypted_pdf() -> bytes:
+    """A PDF that nothing opens without its password."""
+    plain = sample_document.make_document("1")
+    encrypt = (
+        b"/Encrypt << /Filter /Standard /V 1 /R 2 /Length 40 /P -4 /O <"
+        + b"ab" * 32
+        + b"> /U <"
+        + b"cd" * 32
+        + b"> >> "
+        b"/ID [<" + b"00" * 16 + b"> <" + b"00" * 16 + b">] "
+    )
+    return plain.replace(b"/Root 1 0 R", encrypt + b"/Root 1 0 R")

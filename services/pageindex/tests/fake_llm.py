@@ -1,0 +1,166 @@
+"""A scripted OpenAI-compatible server: behaves, or misbehaves, as told by its attributes."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that give up are what the tests are about."""
+
+
+class FakeLanguageModel:
+    """Serves on a random port of 127.0.0.1; *mode* says how chat requests are met.
+
+    good       answers from the text in the prompt, keeps to the schema
+    malformed  sends broken JSON where a schema is asked for
+    foreign    sends well-formed JSON with ids and pages that were not offered
+    invents    answers with a figure that stands nowhere
+    unwilling  says that it is not found
+    outage     503 to everything
+    rejects    400 to everything
+    """
+
+    def __init__(self, *, context_tokens: int = 2048, has_tokenizer: bool = True) -> None:
+        self.mode = "good"
+        self.delay = 0.0
+        self.context_tokens = context_tokens
+        self.has_tokenizer = has_tokenizer
+        self.requests: list[dict[str, Any]] = []
+        self.overflows = 0
+        self.running = 0
+        self.most_running = 0
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Listen; after :meth:`stop` on the same port as before."""
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                fake._get(self)
+
+            def do_POST(self) -> None:
+                fake._post(self)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections, as a server that restarts does."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def prompts(self) -> list[str]:
+        """The user messages of all chat requests."""
+        return [request["messages"][-1]["content"] for request in self.requests]
+
+    def _get(self, handler: BaseHTTPRequestHandler) -> None:
+        if self.mode == "outage":
+            _send(handler, 503, {"error": "starting"})
+        elif handler.path == "/v1/models":
+            model = {"id": "pageindex-llm", "object": "model", "max_model_len": self.context_tokens}
+            _send(handler, 200, {"object": "list", "data": [model]})
+        else:
+            _send(handler, 404, {"error": "no such path"})
+
+    def _post(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        if handler.path == "/tokenize" and self.has_tokenizer and self.mode != "outage":
+            _send(handler, 200, {"count": count_tokens(body["prompt"])})
+        elif handler.path != "/v1/chat/completions":
+            _send(handler, 404, {"error": "no such path"})
+        else:
+            with self._lock:
+                self.requests.append(body)
+                self.running += 1
+                self.most_running = max(self.most_running, self.running)
+            try:
+                time.sleep(self.delay)
+                self._chat(handler, body)
+            finally:
+                with self._lock:
+                    self.running -= 1
+
+    def _chat(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if self.mode == "outage":
+            _send(handler, 503, {"error": "engine is starting"})
+            return
+        if self.mode == "rejects":
+            _send(handler, 400, {"error": {"message": "I do not like this request"}})
+            return
+        prompt = body["messages"][-1]["content"]
+        prompt_tokens = count_tokens(prompt) + 12
+        if prompt_tokens + body["max_tokens"] > self.context_tokens:
+            self.overflows += 1
+            message = f"This model's maximum context length is {self.context_tokens} tokens, you asked for more"
+            _send(handler, 400, {"error": {"message": message}})
+            return
+        text = self._reply(prompt, body)
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count_tokens(text)}
+        _send(handler, 200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    def _reply(self, prompt: str, body: dict[str, Any]) -> str:
+        if "response_format" in body:
+            return self._structured(prompt, body["response_format"]["json_schema"]["schema"])
+        if self.mode == "invents":
+            return "The number is 99999999."
+        if self.mode == "unwilling":
+            return "<think>Hmm, let me see.</think>NOT FOUND"
+        if prompt.startswith("Summarise"):
+            return prompt.split("Text:", 1)[1].strip().split("\n", 1)[-1].split(". ")[0]
+        question = prompt.rsplit("Question:", 1)[-1]
+        text = prompt.split("Text:", 1)[-1].rsplit("Question:", 1)[0]
+        wanted = set(re.findall(r"\w{4,}", question.lower()))
+        pieces = re.split(r"(?<=[.!?])\s+", text)
+        return max(pieces, key=lambda piece: len(wanted & set(re.findall(r"\w{4,}", piece.lower())))).strip()
+
+    def _structured(self, prompt: str, schema: dict[str, Any]) -> str:
+        if self.mode == "malformed":
+            return '{"node_ids": ["0001", "sections": [{"title": "x'
+        if "node_ids" in schema["properties"]:
+            offered = schema["properties"]["node_ids"]["items"]["enum"]
+            return json.dumps({"node_ids": ["9999"] if self.mode == "foreign" else [offered[-1]]})
+        if self.mode == "foreign":
+            return json.dumps({"sections": [{"title": "A title from nowhere", "page": 4711}, "junk", None]})
+        sections = []
+        for block in re.split(r"^\[(?:page|line) ", prompt, flags=re.MULTILINE)[1:]:
+            number, _, text = block.partition("]\n")
+            sections.append({"title": text.strip().split("\n")[0][:60], "page": int(number), "line": int(number)})
+        return json.dumps({"sections": sections})
+
+
+def count_tokens(text: str) -> int:
+    """A tokenizer for tests: words, and every further four characters of long ones."""
+    return sum(1 + len(word) // 5 for word in text.split())
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
