@@ -1,0 +1,153 @@
+"""The host under test, what its inventory asks for, and what it reports: each found out once per session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from tests.acceptance.containers import Containers
+from tests.acceptance.http_on_host import HttpOnHost
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+CONTAINERS = ("vllm", "pageindex", "gateway")
+USAGE = (
+    "the acceptance suite needs a finished host: "
+    "pytest tests/acceptance --hosts=ansible://gpu_hosts --ansible-inventory=inventory/home"
+)
+
+T = TypeVar("T")
+_FOUND: dict[tuple[str, str], Any] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the suite's tests, and refuse to run them against a host that nobody named."""
+    mine = [item for item in items if HERE in item.path.parents]
+    for item in mine:
+        item.add_marker(pytest.mark.acceptance)
+    if mine and not (config.option.hosts and config.option.ansible_inventory):
+        raise pytest.UsageError(USAGE)
+
+
+def once(host: Any, what: str, find: Callable[[], T]) -> T:
+    """Return what `find` returned for this host the first time; test modules share it."""
+    key = (host.backend.host, what)
+    if key not in _FOUND:
+        _FOUND[key] = find()
+    return _FOUND[key]
+
+
+def _settings(inventory: str, name: str, folder: Path) -> dict[str, Any]:
+    """Ask Ansible what the inventory and the roles' defaults amount to for the host `name`."""
+    file = folder / f"{name}.json"
+    playbook = subprocess.run(
+        [
+            "ansible-playbook",
+            "-i",
+            inventory,
+            "--limit",
+            name,
+            "--tags",
+            "settings",
+            str(HERE / "settings.yml"),
+        ],
+        cwd=REPOSITORY,
+        env=os.environ | {"ACCEPTANCE_SETTINGS": str(file), "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert playbook.returncode == 0, (
+        f"the inventory's settings cannot be read:\n{playbook.stdout}{playbook.stderr}"
+    )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def settings(
+    _testinfra_host: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What the roles use on this host (settings.yml lists the names), as plain values."""
+    inventory = request.config.option.ansible_inventory
+
+    def find() -> dict[str, Any]:
+        return _settings(inventory, _testinfra_host.backend.host, tmp_path_factory.mktemp("settings"))
+
+    return once(_testinfra_host, "settings", find)
+
+
+@pytest.fixture(scope="module")
+def host(_testinfra_host: Any, settings: dict[str, Any]) -> Iterator[Any]:
+    """The host under test, as root."""
+    # testinfra reads the inventory without resolving templates in it; Ansible has resolved them by now.
+    backend = _testinfra_host.backend
+    variables = backend.ansible_runner.inventory["_meta"]["hostvars"].setdefault(backend.host, {})
+    variables.update({name: value for name, value in settings["connection"].items() if value})
+    if once(_testinfra_host, "user", lambda: _testinfra_host.check_output("id -u")) == "0":
+        yield _testinfra_host
+    else:
+        with _testinfra_host.sudo():
+            yield _testinfra_host
+
+
+@pytest.fixture(scope="module")
+def gpu_info(host: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The GPUs as NVML and the PCI bus report them (module pageindex.home.gpu_info)."""
+    arguments = json.dumps({"root": settings["sysroot"]})
+
+    def find() -> dict[str, Any]:
+        return host.ansible("pageindex.home.gpu_info", arguments, check=False, become=True)
+
+    return once(host, "gpu_info", find)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> dict[str, dict[str, Any]]:
+    """The facts under catalogue/, by file name."""
+    return {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (REPOSITORY / "catalogue").glob("*.yml")
+    }
+
+
+@pytest.fixture(scope="module")
+def containers(host: Any) -> Containers:
+    """The stack's containers, inspected once."""
+    return once(host, "containers", lambda: Containers(host, CONTAINERS))
+
+
+@pytest.fixture(scope="module")
+def http(host: Any) -> HttpOnHost:
+    """Requests sent from the host itself."""
+    return HttpOnHost(host)
+
+
+def _frontend_url(settings: dict[str, Any], name: str) -> str:
+    """Where a frontend of the gateway answers on the host itself."""
+    [frontend] = [entry for entry in settings["frontends"] if entry["name"] == name]
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(frontend["bind_address"], frontend["bind_address"])
+    return (
+        f"http://[{address}]:{frontend['bind_port']}"
+        if ":" in address
+        else f"http://{address}:{frontend['bind_port']}"
+    )
+
+
+@pytest.fixture(scope="module")
+def llm_url(settings: dict[str, Any]) -> str:
+    """The LLM's base URL on the host."""
+    return _frontend_url(settings, "llm")
+
+
+@pytest.fixture(scope="module")
+def documents_url(settings: dict[str, Any]) -> str:
+    """The document service's base URL on the host."""
+    return _frontend_url(settings, "pageindex")

@@ -1,0 +1,48 @@
+"""What Docker says about the containers of the stack, and commands inside them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+# A shell is not in every image and Python not in the gateway's, so a program names its interpreter.
+CONNECT = r"""
+import json, socket, sys
+results = {}
+for target in json.loads(sys.argv[1]):
+    try:
+        socket.create_connection(tuple(target), timeout=4).close()
+        results["%s:%d" % tuple(target)] = "connected"
+    except OSError as error:
+        results["%s:%d" % tuple(target)] = "%s: %s" % (type(error).__name__, error)
+print(json.dumps(results))
+"""
+
+
+class Containers:
+    """The running containers of one host, inspected once."""
+
+    def __init__(self, host: Any, names: tuple[str, ...]) -> None:
+        self._host = host
+        self.names = names
+        found = host.run("docker inspect " + " ".join(["%s"] * len(names)), *names)
+        self.inspected: dict[str, dict[str, Any]] = {
+            entry["Name"].removeprefix("/"): entry for entry in json.loads(found.stdout or "[]")
+        }
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        assert name in self.inspected, (
+            f"there is no container {name}; see: systemctl status pageindex-home@{name}.service"
+        )
+        return self.inspected[name]
+
+    def python(self, name: str, program: str, *arguments: str) -> str:
+        """Run a Python program inside the container; an assertion with its output when it fails."""
+        command = "docker exec %s python3 -c %s" + " %s" * len(arguments)
+        result = self._host.run(command, name, program, *arguments)
+        assert result.rc == 0, f"in container {name}: {result.stdout}{result.stderr}"
+        return result.stdout
+
+    def connections(self, name: str, targets: list[tuple[str, int]]) -> dict[str, str]:
+        """Try TCP connections from inside; returns "HOST:PORT" → "connected" or the error."""
+        return json.loads(self.python(name, CONNECT, json.dumps(targets)))

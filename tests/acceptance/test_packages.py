@@ -1,0 +1,82 @@
+"""Packages: the versions that were asked for, at or above the security floors, and held."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+
+
+@pytest.fixture(scope="module")
+def installed(host: Any, settings: dict[str, Any]) -> dict[str, str]:
+    """Installed packages of the stack with their versions."""
+    names = [*settings["driver"]["packages"], *TOOLKIT, *settings["docker"]["packages"]]
+    command = "dpkg-query --show --showformat='${db:Status-Abbrev}|${Package}|${Version}\\n'"
+    found = host.run(command + " %s" * len(names), *names).stdout.splitlines()
+    rows = [line.split("|") for line in found]
+    return {name: version for status, name, version in rows if status.strip() in ("ii", "hi")}
+
+
+def at_least(host: Any, version: str, floor: str) -> bool:
+    """Whether a Debian version is at or above a floor, by dpkg's own order; the epoch does not count."""
+    return host.run("dpkg --compare-versions %s ge %s", version.split(":")[-1], floor).rc == 0
+
+
+def test_all_packages_are_installed(installed: dict[str, str], settings: dict[str, Any]) -> None:
+    wanted = {*settings["driver"]["packages"], *TOOLKIT, *settings["docker"]["packages"]}
+    assert wanted - set(installed) == set()
+
+
+def test_driver_package_is_the_loaded_driver(
+    installed: dict[str, str], settings: dict[str, Any], gpu_info: dict[str, Any]
+) -> None:
+    driver = installed[settings["driver"]["packages"][1]]
+    assert driver.split("-")[0] == gpu_info["driver_loaded"], "reboot the host to load the installed driver"
+
+
+def test_toolkit_packages_have_one_version_at_or_above_the_floor(
+    host: Any, installed: dict[str, str], settings: dict[str, Any], catalogue: dict[str, dict[str, Any]]
+) -> None:
+    assert {installed[name] for name in TOOLKIT} == {settings["toolkit"]["version"]}
+    entry = catalogue["versions"]["nvidia_container_toolkit"]
+    assert at_least(host, settings["toolkit"]["version"], entry["minimum"]), entry["advisory"]
+
+
+def test_docker_is_at_or_above_the_floor(
+    host: Any, installed: dict[str, str], settings: dict[str, Any], catalogue: dict[str, dict[str, Any]]
+) -> None:
+    engine, compose, *_ = settings["docker"]["packages"]
+    assert at_least(host, installed[engine], catalogue["versions"]["docker_engine"]["minimum"])
+    assert at_least(host, installed[compose], catalogue["versions"]["docker_compose"]["minimum"])
+
+
+def test_packages_are_held(host: Any, settings: dict[str, Any]) -> None:
+    wanted = [
+        *(settings["driver"]["packages"] if settings["driver"]["hold"] else []),
+        *(TOOLKIT if settings["toolkit"]["hold"] else []),
+    ]
+    held = host.check_output("apt-mark showhold").split()
+    assert [name for name in wanted if name not in held] == []
+
+
+def test_unattended_upgrades_leave_the_driver_alone(host: Any) -> None:
+    configured = host.check_output("apt-config dump Unattended-Upgrade::Package-Blacklist")
+    assert "nvidia" in configured and "libnvidia" in configured
+
+
+def test_package_sources_are_signed(host: Any) -> None:
+    # An unsigned source, or a key that apt does not accept any more, shows as a warning or an error here.
+    files = host.check_output("grep -rlE 'nvidia|docker' /etc/apt/sources.list.d || true").split()
+    assert files, "no package source of driver, toolkit or Docker was found"
+    for file in files:
+        content = host.file(file).content_string
+        assert "Signed-By:" in content or "signed-by=" in content, file
+        assert not re.search(r"trusted\s*[=:]\s*yes", content, re.IGNORECASE), file

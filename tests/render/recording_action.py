@@ -1,0 +1,58 @@
+"""Stands in for every module of the collection while templates are rendered: records, and does nothing.
+
+Copied under each module's name into a collection of its own (rendering.py). Arguments arrive here after
+Ansible's own templating, so what is recorded is what a host would have been sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+_GPU = {
+    "error": None,
+    "name": "NVIDIA GeForce RTX 5090",
+    "memory_total_mib": 32607,
+    "memory_free_mib": 32100,
+    "compute_capability": "12.0",
+}
+_DRIVER = "595.91.07"
+
+
+def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]:
+    """What the module would return on a finished host with so many RTX 5090s."""
+    if module == "gpu_info":
+        buses = [f"0000:0{index + 1}:00.0" for index in range(cards)]
+        return {
+            "driver_loaded": _DRIVER,
+            "nvml": {"driver_version": _DRIVER, "cuda_version": "13.2", "nvml_version": "13.595.91"},
+            "nvml_error": None,
+            "gpus": [{**_GPU, "index": index, "pci_bus_id": bus} for index, bus in enumerate(buses)],
+            "pci_gpus": [{"address": bus, "device": "0x2b85", "kernel_driver": "nvidia"} for bus in buses],
+        }
+    if module == "packages":
+        names = [package["name"] for package in arguments.get("packages", [])]
+        return {"versions": dict.fromkeys(names, f"{_DRIVER}-1"), "upstream_versions": dict.fromkeys(names, _DRIVER)}
+    if module == "model_files":
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        return {"path": f"{arguments['directory']}/{arguments['repository']}/{commit}", "commit": commit}
+    if module == "container_image":
+        return {"image": f"{arguments['repository']}:0123456789ab", "image_id": "sha256:" + "0" * 64, "labels": {}}
+    return {}
+
+
+class ActionModule(ActionBase):
+    """Records {module, arguments} as one JSON line in the file RENDER_LOG/HOST."""
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Record, and answer as `answer` says."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        host = (task_vars or {})["inventory_hostname"]
+        module = self._task.action.rsplit(".", 1)[-1]
+        with open(os.path.join(os.environ["RENDER_LOG"], host), "a", encoding="utf-8") as log:
+            log.write(json.dumps({"module": module, "arguments": self._task.args}, default=str) + "\n")
+        cards = (task_vars or {}).get("nvidia_driver_gpu_count_expected") or 2
+        return {**result, "changed": False, **answer(module, self._task.args, int(cards))}

@@ -1,0 +1,208 @@
+"""Everything that site.yml would write, for every inventory, example and distribution, without a host."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.render.host_checks import Check, compose_checks, haproxy_checks, shell_checks, unit_checks
+from tests.render.rendering import CASES, REPOSITORY, Rendered, render
+from tests.skip_list import skip
+
+ALL_CASES = [
+    pytest.param(inventory, name, id=f"{inventory}-{name}") for inventory in CASES for name in CASES[inventory]
+]
+SERVICES = ("vllm", "pageindex", "gateway")
+# A card of each rendered host is checked with these programs on three different hosts, not on all.
+CHECKED = [("home", "trixie"), ("home", "every_option"), ("staging", "staging")]
+CHECKED_CASES = [pytest.param(inventory, name, id=f"{inventory}-{name}") for inventory, name in CHECKED]
+
+
+def rendered(inventory: str, name: str) -> Rendered:
+    return render(inventory)[0][name]
+
+
+def compose(case: Rendered, service: str) -> dict[str, Any]:
+    """One service of a rendered Compose file."""
+    [text] = [content for path, content in case.files.items() if path.endswith(f"/{service}/compose.yml")]
+    return yaml.safe_load(text)
+
+
+def run(check: Check, folder: Path) -> None:
+    """Lay out the files and run the command. AssertionError with its output when it fails."""
+    for name, content in check.files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    finished = subprocess.run(
+        check.command, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert finished.returncode == 0, f"{check.name}: {finished.stdout}{finished.stderr}"
+
+
+def available(check: Check) -> bool:
+    return subprocess.run(check.program, shell=True, capture_output=True, check=False).returncode == 0
+
+
+def test_every_template_is_rendered() -> None:
+    read = frozenset().union(*(render(inventory)[1] for inventory in CASES))
+    templates = {path for path in (REPOSITORY / "templates").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert templates - read == set()
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_every_service_is_rendered(inventory: str, name: str) -> None:
+    files = rendered(inventory, name).files
+    assert {path.split("/")[-2] for path in files if path.endswith("/compose.yml")} == set(SERVICES)
+    leftovers = [path for path, content in files.items() if "{{" in content or "{%" in content]
+    # A Python source that travels as it is may speak of braces.
+    assert [path for path in leftovers if not path.endswith(".py")] == []
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_containers_are_locked_down(inventory: str, name: str) -> None:
+    for service in SERVICES:
+        project = compose(rendered(inventory, name), service)
+        assert project["name"] == service
+        [container] = project["services"].values()
+        assert container["container_name"] == service
+        assert container["read_only"] is True
+        assert container["cap_drop"] == ["ALL"] and "cap_add" not in container
+        assert container["security_opt"] == ["no-new-privileges:true"]
+        assert container["restart"] == "no"
+        assert "privileged" not in container and container.get("network_mode") is None
+        assert {"max-size", "max-file"} <= set(container["logging"]["options"])
+        assert container["healthcheck"]["test"]
+        assert ":" in container["image"]
+        assert len(container["labels"]["pageindex-home.config-hash"]) == 16
+        assert all(network.get("external") for network in project["networks"].values())
+        writable = [mount for mount in container["volumes"] if not mount.get("read_only")]
+        assert all(mount["source"].startswith("/srv/pageindex-home/data/") for mount in writable), writable
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_only_the_gateway_publishes_and_only_on_loopback(inventory: str, name: str) -> None:
+    published = {}
+    for service in SERVICES:
+        [container] = compose(rendered(inventory, name), service)["services"].values()
+        published[service] = container.get("ports", [])
+    assert published["vllm"] == published["pageindex"] == []
+    assert published["gateway"]
+    assert all(port.startswith(("127.0.0.1:", "[::1]:")) for port in published["gateway"]), published
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_cards_come_by_cdi(inventory: str, name: str) -> None:
+    [container] = compose(rendered(inventory, name), "vllm")["services"].values()
+    assert container["devices"] and all(device.startswith("nvidia.com/gpu=") for device in container["devices"])
+    assert "runtime" not in container and "deploy" not in container
+
+
+def test_one_card_gets_one_card() -> None:
+    [container] = compose(rendered("home", "one_card"), "vllm")["services"].values()
+    assert container["devices"] == ["nvidia.com/gpu=0"]
+    words = container["command"]
+    assert words[words.index("--tensor-parallel-size") + 1] == "1"
+
+
+def test_secrets_are_files_that_only_their_user_reads() -> None:
+    case = rendered("home", "every_option")
+    secret = "not-a-real-key"
+    holders = [
+        file
+        for arguments in case.arguments("file_set")
+        for file in arguments.get("files", [])
+        if secret in file["content"]
+    ]
+    assert [(file["mode"], file["secret"]) for file in holders] == [("0400", True)]
+    assert not any(secret in json.dumps(arguments) for arguments in case.arguments("container_image"))
+
+
+def test_values_with_dollars_survive_compose() -> None:
+    # Compose would replace $b; doubled it stands for itself.
+    [container] = compose(rendered("home", "every_option"), "vllm")["services"].values()
+    assert container["environment"]["WITH_DOLLAR"] == "a$$b"
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_data_files_are_valid(inventory: str, name: str) -> None:
+    case = rendered(inventory, name)
+    contexts = {f"{image}/{path}": text for image, files in case.build_contexts.items() for path, text in files.items()}
+    seen = set()
+    for path, content in {**case.files, **contexts}.items():
+        suffix = path.rsplit(".", 1)[-1]
+        seen.add(suffix)
+        if suffix == "json":
+            json.loads(content)
+        elif suffix == "py":
+            ast.parse(content)
+        elif suffix == "yml":
+            assert isinstance(yaml.safe_load(content), dict)
+    assert {"json", "py", "yml"} <= seen
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_images_are_derived_from_pinned_ones(inventory: str, name: str) -> None:
+    bases = {
+        entry["repository"]: entry["base_image"] for entry in rendered(inventory, name).arguments("container_image")
+    }
+    assert set(bases) == {f"pageindex-home/{service}" for service in SERVICES}
+    for base in bases.values():
+        tag = base.rsplit(":", 1)[-1]
+        assert any(character.isdigit() for character in tag), base
+    for files in rendered(inventory, name).build_contexts.values():
+        assert "# syntax=" not in files["Dockerfile"], "that line pulls one more image"
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_package_sources_are_known_by_fingerprint(inventory: str, name: str) -> None:
+    sources = [
+        source
+        for arguments in rendered(inventory, name).arguments("apt_repositories")
+        for source in arguments["repositories"]
+    ]
+    assert len(sources) >= 2
+    for source in sources:
+        assert source["fingerprints"] and all(len(fingerprint) == 40 for fingerprint in source["fingerprints"]), source
+
+
+@pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
+def test_compose_accepts_the_compose_files(tmp_path: Path, inventory: str, name: str) -> None:
+    found = compose_checks(rendered(inventory, name))
+    assert len(found) == len(SERVICES)
+    if not available(found[0]):
+        skip("program-not-on-this-machine")
+    for check in found:
+        run(check, tmp_path)
+
+
+@pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
+def test_systemd_accepts_the_units(tmp_path: Path, inventory: str, name: str) -> None:
+    found = unit_checks(rendered(inventory, name))
+    assert found
+    if not available(found[0]):
+        skip("program-not-on-this-machine")
+    for check in found:
+        run(check, tmp_path)
+
+
+@pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
+def test_haproxy_accepts_its_configuration(tmp_path: Path, inventory: str, name: str) -> None:
+    found = haproxy_checks(rendered(inventory, name))
+    assert found
+    if not available(found[0]):
+        skip("program-not-on-this-machine")
+    for check in found:
+        run(check, tmp_path)
+
+
+@pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
+def test_shell_accepts_the_scripts(tmp_path: Path, inventory: str, name: str) -> None:
+    found = shell_checks(rendered(inventory, name))
+    assert found
+    for check in found:
+        run(check, tmp_path)

@@ -1,0 +1,87 @@
+"""A finished host: nothing left to change, everything accepted, and a broken one is noticed."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from staging import host
+from tests.render.host_checks import checks
+from tests.render.rendering import render
+from tests.scenarios.acceptance_run import run_acceptance
+from tests.scenarios.ansible_run import converge, run_playbook
+from tests.scenarios.conftest import StagingHost
+
+
+def test_second_run_changes_nothing(finished_host: StagingHost) -> None:
+    assert converge().changed == []
+
+
+def test_check_mode_on_a_finished_host_announces_nothing(finished_host: StagingHost) -> None:
+    run = run_playbook("site.yml", "--check", "--diff", timeout=300)
+    assert run.returncode == 0, run.explain()
+    assert run.changed == []
+
+
+def test_acceptance_suite_passes(finished_host: StagingHost) -> None:
+    run = run_acceptance()
+    assert run.returncode == 0, run.output
+    assert len(run.passed) >= 40, "the suite has shrunk: " + run.output
+    assert run.seconds < 180
+
+
+def test_acceptance_suite_notices_a_broken_host(finished_host: StagingHost) -> None:
+    gpu = "/usr/bin/python3 /usr/lib/gpu-simulator/control.py"
+    breakage = [
+        # break, mend, the test that has to notice
+        (f"{gpu} set 0 temperature=91", f"{gpu} set 0 temperature=41", "test_gpus::test_temperature"),
+        (
+            f"{gpu} set 1 persistence_mode=0",
+            f"{gpu} set 1 persistence_mode=1",
+            "test_gpus::test_persistence_mode",
+        ),
+        (
+            "apt-mark unhold nvidia-container-toolkit",
+            "apt-mark hold nvidia-container-toolkit",
+            "test_packages::test_packages_are_held",
+        ),
+        (
+            "chmod 0644 /opt/pageindex-home/*/.env",
+            "chmod 0600 /opt/pageindex-home/*/.env",
+            "test_exposure::test_no_secret_is_readable_by_others",
+        ),
+        (
+            "systemctl disable pageindex-home@gateway.service",
+            "systemctl enable pageindex-home@gateway.service",
+            "test_services::test_units_are_enabled_and_active",
+        ),
+    ]
+    files = sorted({f"tests/acceptance/{test.split('::')[0]}.py" for _, _, test in breakage})
+    try:
+        for command, _, _ in breakage:
+            host.execute(command, check=True)
+        broken = run_acceptance(*files)
+    finally:
+        for _, command, _ in breakage:
+            host.execute(command, check=True)
+    assert broken.failed == {test for _, _, test in breakage}, broken.output
+
+
+@pytest.mark.parametrize("case", ["trixie", "every_option"])
+def test_owners_files_are_accepted_by_the_programs_that_read_them(finished_host: StagingHost, case: str) -> None:
+    """Compose, systemd and HAProxy of the staging host judge what inventory/home would write."""
+    image = host.execute("docker inspect --format '{{.Image}}' gateway", check=True).stdout.strip()
+    found = checks(render("home")[0][case])
+    assert {check.name.split()[0] for check in found} == {"compose", "unit", "haproxy", "script"}
+    for check in found:
+        lay_out = "".join(
+            f"echo {base64.b64encode(content.encode()).decode()} | base64 -d > {name};"
+            for name, content in check.files.items()
+        )
+        command = check.command
+        if check.name == "haproxy":
+            start = 'docker run --rm --volume "$PWD:/rendered:ro" --workdir /rendered --entrypoint sh'
+            command = f'{start} {image} -c "{command}"'
+        judged = host.execute(f"set -e; cd $(mktemp -d); chmod 755 .; {lay_out} {command}")
+        assert judged.returncode == 0, f"{check.name}: {judged.stdout}{judged.stderr}"

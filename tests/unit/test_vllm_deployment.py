@@ -1,0 +1,130 @@
+"""The plan of a server: everything wrong is found before anything changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
+from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import Deployment, plan
+from ansible_collections.pageindex.home.plugins.module_utils.vllm_vocabulary import known_versions, vocabulary
+
+TWO_CARDS = {
+    "nvml": {"driver_version": "595.91.07"},
+    "gpus": [{"index": index, "compute_capability": "12.0", "error": None} for index in (0, 1)],
+    "pci_gpus": [],
+}
+
+
+def planned(facts: dict[str, Any] | None = None, version: str = "0.32.0", **changes: Any) -> Deployment:
+    variables = {
+        "model": "qwen3-32b-awq",
+        "served_model_name": "pageindex-llm",
+        "served_aliases": [],
+        "max_model_len": 32768,
+        "profile": "pageindex",
+        "gpus": "all",
+        **changes,
+    }
+    models = {**catalogue("models"), "mine": {"repository": "me/mine"}, "empty": {}}
+    profiles = catalogue("vllm/profiles")["profiles"]
+    return plan(variables, models, profiles, TWO_CARDS if facts is None else facts, vocabulary(version))
+
+
+def value_of(arguments: list[str], flag: str) -> str:
+    return arguments[arguments.index(flag) + 1]
+
+
+@pytest.mark.parametrize("version", known_versions())
+@pytest.mark.parametrize("model", sorted(catalogue("models")))
+def test_every_model_of_the_catalogue_has_a_valid_command_line(model: str, version: str) -> None:
+    deployment = planned(model=model, version=version)
+    assert deployment.problems == []
+    assert value_of(deployment.arguments, "--served-model-name") == "pageindex-llm"
+
+
+@pytest.mark.parametrize("version", known_versions())
+@pytest.mark.parametrize("profile", sorted(catalogue("vllm/profiles")["profiles"]))
+def test_every_profile_is_valid(profile: str, version: str) -> None:
+    assert planned(profile=profile, version=version).problems == []
+
+
+def test_the_default_model_takes_both_cards() -> None:
+    deployment = planned()
+    assert deployment.gpus == [0, 1]
+    assert value_of(deployment.arguments, "--tensor-parallel-size") == "2"
+    assert value_of(deployment.arguments, "--reasoning-parser") == "qwen3"
+    assert value_of(deployment.arguments, "--tool-call-parser") == "hermes"
+    assert "--enable-auto-tool-choice" in deployment.arguments
+
+
+def test_one_card_and_the_catalogues_two_gives_one() -> None:
+    one = {**TWO_CARDS, "gpus": TWO_CARDS["gpus"][:1]}
+    assert planned(facts=one).tensor_parallel_size == 1
+
+
+def test_a_variable_wins_over_the_profile_and_none_over_the_catalogue() -> None:
+    deployment = planned(max_num_seqs="4", reasoning_parser="none", tool_call_parser="none")
+    assert value_of(deployment.arguments, "--max-num-seqs") == "4"
+    assert "--reasoning-parser" not in deployment.arguments
+    assert "--enable-auto-tool-choice" not in deployment.arguments
+
+
+def test_a_model_of_ones_own_needs_only_a_repository() -> None:
+    deployment = planned(model="mine")
+    assert deployment.problems == []
+    assert deployment.model["revision"] == "main"
+    assert deployment.arguments[1:3] == ["pageindex-llm", "me/mine"]
+
+
+def test_without_a_driver_the_cards_on_the_bus_count() -> None:
+    facts = {"nvml": None, "nvml_error": "no driver", "gpus": [], "pci_gpus": [{}, {}]}
+    assert planned(facts=facts, gpu_count_expected=2).problems == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "qwen3-32b-awk"}, "not known. Nearest: qwen3-32b-awq. Known: "),
+        ({"model": "empty"}, "repository is missing"),
+        ({"gpu_count_expected": 4}, "vllm_gpu_count_expected is 4, but this host has 2"),
+        ({"gpus": [0, 2]}, "names GPU 2, but this host has 2"),
+        ({"gpus": [0, 0]}, "twice"),
+        ({"gpus": "both"}, "expected all, or a list"),
+        ({"tensor_parallel_size": 4}, "vllm_tensor_parallel_size is 4, but only 2 GPUs"),
+        ({"tensor_parallel_size": "many"}, "expected a whole number"),
+        ({"profile": "fast"}, "expected one of conservative"),
+        ({"environment": {"VLLM_USE_V1": 1}}, "VLLM_USE_V1 does not exist"),
+        ({"extra_arguments": {"enable_reasoning": True}}, "--enable-reasoning does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said(changes: dict[str, Any], problem: str) -> None:
+    problems = planned(**changes).problems
+    assert any(problem in found for found in problems), problems
+
+
+def test_a_card_that_does_not_answer_is_named() -> None:
+    facts = {**TWO_CARDS, "gpus": [TWO_CARDS["gpus"][0], {"index": 1, "error": "GPU is lost"}]}
+    assert any("GPU 1 does not answer (GPU is lost)" in problem for problem in planned(facts=facts).problems)
+
+
+def test_no_card_at_all_is_said() -> None:
+    facts: dict[str, Any] = {"nvml": None, "gpus": [], "pci_gpus": []}
+    assert any("no NVIDIA GPU was found" in problem for problem in planned(facts=facts).problems)
+
+
+def test_a_card_too_old_for_the_number_format_is_refused() -> None:
+    facts = {**TWO_CARDS, "gpus": [{"index": 0, "compute_capability": "8.6"}]}
+    problems = planned(facts=facts, model="qwen3-8b-fp8").problems
+    assert problems == ["Qwen/Qwen3-8B-FP8 (fp8) needs compute capability 8.9, GPU 0 has 8.6"]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = planned(
+        model="nope",
+        gpu_count_expected=3,
+        profile="x",
+        environment={"VLLM_USE_V1": 1},
+        extra_arguments={"swap_space": 1},
+    ).problems
+    assert len(problems) == 5
