@@ -33,13 +33,17 @@ def test_acceptance_suite_passes(finished_host: StagingHost) -> None:
 
 def test_acceptance_suite_notices_a_broken_host(finished_host: StagingHost) -> None:
     gpu = "/usr/bin/python3 /usr/lib/gpu-simulator/control.py"
+    documents = "/srv/pageindex-home/data/pageindex"
+    secret = "/opt/pageindex-home/pageindex/llm_api_key"
+    gateway = "pageindex-home@gateway.service"
+    # What breaks, what mends it, the test that has to notice.
     breakage = [
-        # break, mend, the test that has to notice
-        (f"{gpu} set 0 temperature=91", f"{gpu} set 0 temperature=41", "test_gpus::test_temperature"),
+        (f"{gpu} set 0 temperature=91", f"{gpu} set 0 temperature=35", "test_gpus::test_temperature"),
+        (f"{gpu} set 1 persistence_mode=0", f"{gpu} set 1 persistence_mode=1", "test_gpus::test_persistence_mode"),
         (
-            f"{gpu} set 1 persistence_mode=0",
-            f"{gpu} set 1 persistence_mode=1",
-            "test_gpus::test_persistence_mode",
+            f"{gpu} set 1 pcie_width=4",
+            f"{gpu} set 1 pcie_width=16",
+            "test_gpus::test_pcie_link_is_as_wide_as_card_and_slot_allow",
         ),
         (
             "apt-mark unhold nvidia-container-toolkit",
@@ -47,13 +51,18 @@ def test_acceptance_suite_notices_a_broken_host(finished_host: StagingHost) -> N
             "test_packages::test_packages_are_held",
         ),
         (
-            "chmod 0644 /opt/pageindex-home/*/.env",
-            "chmod 0600 /opt/pageindex-home/*/.env",
+            f"chmod 0755 {documents}",
+            f"chmod 0700 {documents}",
+            "test_exposure::test_documents_are_readable_by_their_service_alone",
+        ),
+        (
+            f"install -m 0644 /dev/null {secret}",
+            f"rm {secret}",
             "test_exposure::test_no_secret_is_readable_by_others",
         ),
         (
-            "systemctl disable pageindex-home@gateway.service",
-            "systemctl enable pageindex-home@gateway.service",
+            f"systemctl disable {gateway}",
+            f"systemctl enable {gateway}",
             "test_services::test_units_are_enabled_and_active",
         ),
     ]

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+
 from ansible_collections.pageindex.home.plugins.module_utils import service_state
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import Container, ServiceError, Unit
@@ -19,7 +20,13 @@ class Host:
     """Answers the three commands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.unit = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0", "Job": "0"}
+        self.unit = {
+            "LoadState": "loaded",
+            "ActiveState": "active",
+            "SubState": "running",
+            "NRestarts": "0",
+            "Job": "0",
+        }
         self.container: dict[str, Any] | None = {
             "Id": "c1",
             "State": {"Status": "running", "StartedAt": "now", "Health": {"Status": "healthy"}, "ExitCode": 0},
@@ -44,9 +51,7 @@ class Host:
 
     def look(self, seconds_left: float = 60, baseline: int = 0) -> dict[str, Any]:
         since = time.time() - 30
-        return service_state.look(
-            "vllm", "vllm", "new", since, baseline, time.time() + seconds_left, 1, PHASES, ERRORS
-        )
+        return service_state.look("vllm", "vllm", "new", since, baseline, time.time() + seconds_left, 1, PHASES, ERRORS)
 
 
 @pytest.fixture
@@ -137,9 +142,7 @@ def test_the_kernels_kill_is_named(host: Host) -> None:
         ("failed", "failed", "0", "exited", "new", True),
     ],
 )
-def test_when_waiting_will_not_do(
-    active: str, sub: str, job: str, status: str, config: str, expected: bool
-) -> None:
+def test_when_waiting_will_not_do(active: str, sub: str, job: str, status: str, config: str, expected: bool) -> None:
     unit = Unit("u", {"ActiveState": active, "SubState": sub, "Job": job})
     container = Container("c", status=status, config_hash=config)
     assert service_state.needs_restart(unit, container, "new") is expected
@@ -168,7 +171,10 @@ def test_phases_begin_anew_with_the_program() -> None:
             "which is larger than the available KV cache memory (3.20 GiB). Based on",
             "too small for one request",
         ),
-        ("Free memory on device cuda:0 (20.1/31.8 GiB) on startup is less than desired GPU memory", "Something else"),
+        (
+            "Free memory on device cuda:0 (20.1/31.8 GiB) on startup is less than desired GPU memory utilization",
+            "Something else",
+        ),
         ("RuntimeError: NCCL Error 1: unhandled cuda error (run with NCCL_DEBUG=INFO", "NCCL is too old"),
         ("RuntimeError: Failed to infer device type, please set", "sees no GPU"),
         ("ValueError: User-specified max_model_len (9) is greater than the derived max_model_len (x", "longer than"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import (
     ArgumentsError,
     build_arguments,
@@ -89,9 +90,7 @@ def test_disable_log_requests_is_an_error_where_it_is_one() -> None:
 
 
 def test_the_owners_arguments_win_and_no_flag_stands_twice() -> None:
-    arguments = build_arguments(
-        {"--max-num-seqs": 16, "--seed": 1}, {"max_num_seqs": 4}, vocabulary("0.32.0")
-    )
+    arguments = build_arguments({"--max-num-seqs": 16, "--seed": 1}, {"max_num_seqs": 4}, vocabulary("0.32.0"))
     assert arguments == ["--seed", "1", "--max-num-seqs", "4"]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import Deployment, plan
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_vocabulary import known_versions, vocabulary
 
-TWO_CARDS = {
+TWO_CARDS: dict[str, Any] = {
     "nvml": {"driver_version": "595.91.07"},
     "gpus": [{"index": index, "compute_capability": "12.0", "error": None} for index in (0, 1)],
     "pci_gpus": [],
@@ -78,7 +79,7 @@ def test_a_model_of_ones_own_needs_only_a_repository() -> None:
 
 
 def test_without_a_driver_the_cards_on_the_bus_count() -> None:
-    facts = {"nvml": None, "nvml_error": "no driver", "gpus": [], "pci_gpus": [{}, {}]}
+    facts: dict[str, Any] = {"nvml": None, "nvml_error": "no driver", "gpus": [], "pci_gpus": [{}, {}]}
     assert planned(facts=facts, gpu_count_expected=2).problems == []
 
 

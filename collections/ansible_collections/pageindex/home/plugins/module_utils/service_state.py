@@ -264,7 +264,7 @@ def failure_text(
             "Fix: raise the service's memory limit, or free memory on the host."
         )
     state = f"Container {container_name} is {container.status}"
-    if container.health:
+    if container.health and container.status == "running":
         state += f" ({container.health})"
     if container.status == "exited":
         state += f" with status {container.exit_code}"
