@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from staging import host, provision, settings  # noqa: E402
+from staging import host, provision, settings
 
 NO_OP_LIMIT = 1.5
 EXECUTIONS_LIMIT = 60
@@ -71,7 +71,8 @@ def main() -> None:
         f"    - name: Empty module {number}\n      ansible.builtin.ping:" for number in range(executions)
     )
     with tempfile.NamedTemporaryFile("w", suffix=".yml", dir=settings.REPOSITORY / "playbooks") as file:
-        file.write(f"---\n- name: Floor\n  hosts: gpu_hosts\n  become: true\n  gather_facts: false\n  tasks:\n{tasks}\n")
+        play = "---\n- name: Floor\n  hosts: gpu_hosts\n  become: true\n  gather_facts: false\n  tasks:\n"
+        file.write(f"{play}{tasks}\n")
         file.flush()
         floor = [run(file.name)[0] for _ in range(options.repeat)]
     ratio = statistics.median(no_op) / statistics.median(floor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 import time
 
 import requests
@@ -31,7 +30,7 @@ def run(_options: argparse.Namespace) -> None:
     with step("4/5 ansible-playbook site.yml -i inventory/staging"):
         provision.playbook("site.yml", log=settings.STATE / "logs" / "site.log")
     with step("5/5 a question about a document"):
-        value = str(secrets.randbelow(900_000) + 100_000)
+        value = sample_document.new_value()
         with provision.tunnel(_DOCUMENTS_PORT) as url:
             answer = ask(url, value)
     show(answer, time.monotonic() - begun)
@@ -47,7 +46,7 @@ def ask(url: str, value: str) -> dict:
     session.trust_env = False
     content = sample_document.make_document(value)
     uploaded = session.post(
-        f"{url}/v1/documents", files={"file": ("report.pdf", content, "application/pdf")}, timeout=60
+        f"{url}/v1/documents", files={"file": (sample_document.NAME, content, "application/pdf")}, timeout=60
     )
     if not uploaded.ok:
         raise StepFailed(f"the document service refused the PDF: {uploaded.status_code} {uploaded.text[:500]}")
@@ -79,26 +78,23 @@ def ask(url: str, value: str) -> dict:
 def show(answer: dict, seconds: float) -> None:
     """Print the closing screen from what the host itself reports."""
     record = json.loads(host.execute("cat /var/lib/pageindex-home/vllm.json", check=True).stdout)
-    names = host.execute("nvidia-smi -L", check=True).stdout.strip().splitlines()
-    driver = host.execute("cat /var/lib/gpu-simulator/root/proc/driver/nvidia/version", check=True).stdout
-    toolkit = host.execute("nvidia-ctk --version", check=True).stdout.splitlines()[0]
-    versions = host.execute(
-        "docker exec vllm python3 -c \"import ctypes,glob,importlib.metadata as m;"
-        "l=ctypes.CDLL(glob.glob('/usr/**/nvidia/nccl/lib/libnccl.so.2',recursive=True)[0]);v=ctypes.c_int();"
-        "l.ncclGetVersion(ctypes.byref(v));print(m.version('vllm'), v.value//10000, v.value//100%100, v.value%100)\"",
-        check=True,
-    ).stdout.split()
+    look = "docker exec vllm python3 /opt/pageindex-home/container_report.py"
+    report = json.loads(host.execute(look, check=True).stdout)
+    names = [name.split("(UUID")[0].strip() for name in host.execute("nvidia-smi -L", check=True).stdout.splitlines()]
+    driver = host.execute("nvidia-smi --query-gpu=driver_version --format=csv,noheader", check=True).stdout.split()[0]
+    toolkit = host.execute("nvidia-ctk --version", check=True).stdout.split()[-1]
+    pages = ", ".join(str(page) for page in answer["pages"])
     lines = {
         "Host": f"{settings.HOST_ADDRESS} (staging container: Debian 13, systemd, its own Docker Engine)",
-        "GPUs": "; ".join(name.split("(UUID")[0].strip() for name in names) + " – simulated",
-        "Driver": driver.splitlines()[0],
-        "Toolkit": f"{toolkit} – simulated",
-        "vLLM": f"{versions[0]} in the running container (CPU build)",
-        "NCCL": f"{'.'.join(versions[1:])} in the running container",
-        "Model": record.get("repository") or record.get("model") or "?",
+        "GPUs": f"{'; '.join(names)} (simulated)",
+        "Driver": f"{driver} (simulated)",
+        "Toolkit": f"{toolkit} (simulated)",
+        "vLLM": f"{report['vllm']} in the running container (CPU build)",
+        "NCCL": f"{report['nccl']['version']} in the running container",
+        "Model": record["repository"],
         "Question": answer["question"],
         "Answer": answer["answer"],
-        "Citation": f"page {answer['pages']}: “{answer['quote']}” (verified against the page)",
+        "Citation": f"page {pages}: “{answer['quote']}” (found on that page)",
         "URLs": "on the host: http://127.0.0.1:8000/v1 (LLM), http://127.0.0.1:3000 (documents)",
     }
     print("\n" + "=" * 100)

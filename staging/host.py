@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import tarfile
@@ -46,7 +47,7 @@ def up(*, fresh: bool = False) -> None:
     images.build(image)
     network.ensure()
     container = network.find(settings.HOST_NAME)
-    if container is not None and (fresh or container.image.labels != _image_labels(image)):
+    if container is not None and (fresh or container.attrs["Image"] != _image_id(image)):
         down()
         container = None
     with step("staging host" + (" (clean)" if container is None else "")):
@@ -58,8 +59,8 @@ def up(*, fresh: bool = False) -> None:
         _authorize()
 
 
-def _image_labels(image: images.Image) -> dict:
-    return engine.client().images.get(image.local_name).labels
+def _image_id(image: images.Image) -> str:
+    return engine.client().images.get(image.local_name).attrs["Id"]
 
 
 def _create(image: images.Image) -> None:
@@ -91,7 +92,8 @@ def execute(command: str, *, timeout: float = 120, check: bool = False) -> subpr
         capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
     )
     if check and result.returncode != 0:
-        raise StepFailed(f"in the staging host `{command}` ended with {result.returncode}:\n{result.stdout}{result.stderr}")
+        output = result.stdout + result.stderr
+        raise StepFailed(f"in the staging host `{command}` ended with {result.returncode}:\n{output}")
     return result
 
 
@@ -131,7 +133,5 @@ def _authorize() -> None:
 def down() -> None:
     """Remove the host and all that is inside."""
     network.remove(settings.HOST_NAME)
-    try:
+    with contextlib.suppress(docker.errors.NotFound):
         engine.client().volumes.get(_DOCKER_VOLUME).remove(force=True)
-    except docker.errors.NotFound:
-        pass

@@ -47,7 +47,7 @@ def start(
     hostname = options.pop("hostname", None)
     ports = list(options.get("port_bindings", {}))
     networking = api.create_networking_config(
-        {settings.NETWORK: api.create_endpoint_config(ipv4_address=address, aliases=aliases)}
+        {settings.NETWORK: api.create_endpoint_config(ipv4_address=address, aliases=aliases)}  # type: ignore[arg-type]
     )
     created = api.create_container(
         image, command=command, name=name, hostname=hostname, environment=environment, ports=ports,
@@ -79,7 +79,7 @@ def remove_all() -> None:
     """Remove every container, volume and network that staging made; images and the cache stay."""
     client = engine.client()
     for container in client.containers.list(all=True, filters={"label": LABEL}):
-        remove(container.name)
+        remove(container.attrs["Name"].lstrip("/"))
     for volume in client.volumes.list(filters={"label": LABEL}):
         volume.remove(force=True)
     for network in client.networks.list(filters={"label": LABEL}):

@@ -70,7 +70,8 @@ def tunnel(port: int) -> Iterator[str]:
                 break
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                raise StepFailed(f"no SSH tunnel to the staging host: {process.stderr.read() if process.stderr else ''}")
+                reason = process.stderr.read() if process.stderr else ""
+                raise StepFailed(f"no SSH tunnel to the staging host: {reason}")
             time.sleep(0.1)
         yield f"http://127.0.0.1:{local}"
     finally:

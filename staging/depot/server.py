@@ -32,7 +32,7 @@ CHUNK = 64 * 1024
 LFS_MINIMUM = 100_000
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def describe(path: Path, _modified: float) -> dict:
     """Return a file's size and the identifiers that the hub would publish for it."""
     size = path.stat().st_size
@@ -122,10 +122,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(401, "GatedRepo", "Access to this model is restricted")
         match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
         if match:
-            return self.hub_metadata(*match.groups())
+            return self.hub_metadata(match[1], match[2], match[3])
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if match:
-            return self.hub_file(*match.groups(), faults=faults)
+            return self.hub_file(match[1], match[2], match[3], faults)
         return self.error(404, "EntryNotFound", f"no such page: {path}")
 
     def repository(self, name: str, revision: str) -> tuple[Path, str] | None:
@@ -147,7 +147,11 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "tree":
             answer: object = [
                 {"type": "file", "path": path, "size": entry["size"], "oid": entry["oid"]}
-                | ({"lfs": {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}} if entry["sha256"] else {})
+                | (
+                    {"lfs": {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}}
+                    if entry["sha256"]
+                    else {}
+                )
                 for path, entry in tree(folder).items()
             ]
         else:
@@ -193,7 +197,11 @@ class Handler(BaseHTTPRequestHandler):
             if first >= size:
                 return self.send_bytes(416, b"", "text/plain", {"Content-Range": f"bytes */{size}"})
         self.send_response(206 if match else 200)
-        common = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", "Content-Length": str(size - first)}
+        common = {
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size - first),
+        }
         if match:
             common["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
         for key, value in (common | (headers or {})).items():
@@ -225,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     port, *paths = sys.argv[1:]
     names = ("apt_root", "wheels_root", "hub_root", "log_path", "faults_path")
-    for name, path in zip(names, paths):
+    for name, path in zip(names, paths, strict=True):
         setattr(Handler, name, Path(path).resolve())
     ThreadingHTTPServer(("0.0.0.0", int(port)), Handler).serve_forever()
 
