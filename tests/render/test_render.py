@@ -95,16 +95,23 @@ def test_only_the_gateway_publishes_and_only_on_loopback(inventory: str, name: s
     assert all(port.startswith(("127.0.0.1:", "[::1]:")) for port in published["gateway"]), published
 
 
+def cards(container: dict[str, Any]) -> list[str]:
+    """The CDI names of the cards that a Compose service reserves."""
+    [reservation] = container["deploy"]["resources"]["reservations"]["devices"]
+    assert reservation["driver"] == "cdi"
+    return list(reservation["device_ids"])
+
+
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
 def test_cards_come_by_cdi(inventory: str, name: str) -> None:
     [container] = compose(rendered(inventory, name), "vllm")["services"].values()
-    assert container["devices"] and all(device.startswith("nvidia.com/gpu=") for device in container["devices"])
-    assert "runtime" not in container and "deploy" not in container
+    assert cards(container) and all(device.startswith("nvidia.com/gpu=") for device in cards(container))
+    assert "runtime" not in container and "devices" not in container
 
 
 def test_one_card_gets_one_card() -> None:
     [container] = compose(rendered("home", "one_card"), "vllm")["services"].values()
-    assert container["devices"] == ["nvidia.com/gpu=0"]
+    assert cards(container) == ["nvidia.com/gpu=0"]
     words = container["command"]
     assert words[words.index("--tensor-parallel-size") + 1] == "1"
 

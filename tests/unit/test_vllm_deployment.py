@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
-from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import Deployment, plan
+from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import (
+    Deployment,
+    nearest_model,
+    plan,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_vocabulary import known_versions, vocabulary
 
 TWO_CARDS: dict[str, Any] = {
@@ -129,3 +133,17 @@ def test_all_problems_are_told_at_once() -> None:
         extra_arguments={"swap_space": 1},
     ).problems
     assert len(problems) == 5
+
+
+@pytest.mark.parametrize(
+    ("meant", "nearest"),
+    [
+        ("qwen3-32b-awk", "qwen3-32b-awq"),
+        ("Qwen3-70B", "qwen3-32b-awq"),
+        ("Qwen/Qwen3-7B", "qwen3-8b-awq"),
+        ("llama-3.1-70b", "llama-3.3-70b-awq"),
+        ("zzz", None),
+    ],
+)
+def test_the_nearest_model_is_of_the_family_and_size(meant: str, nearest: str | None) -> None:
+    assert nearest_model(meant, catalogue("models")) == nearest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from fake_llm import FakeLanguageModel
 from fastapi.testclient import TestClient
 from pageindex_home.api import create_app
 from pageindex_home.settings import Settings
+from waiting import Upload, wait_for
 
 
 @pytest.fixture
@@ -42,8 +42,6 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield started
 
 
-Upload = Callable[..., dict[str, Any]]
-
 
 @pytest.fixture
 def upload(client: TestClient) -> Upload:
@@ -56,14 +54,3 @@ def upload(client: TestClient) -> Upload:
         return wait_for(client, response.json()["id"])
 
     return run
-
-
-def wait_for(client: TestClient, identifier: str, *statuses: str, seconds: float = 15.0) -> dict[str, Any]:
-    """Poll a document until it has one of *statuses* (ready or failed when none is given)."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        document: dict[str, Any] = client.get(f"/v1/documents/{identifier}").json()
-        if document["status"] in (statuses or ("ready", "failed")):
-            return document
-        time.sleep(0.03)
-    raise AssertionError(f"still {document['status']} after {seconds} s: {document}")

@@ -9,8 +9,8 @@ from documents import flat_pdf
 from fake_llm import FakeLanguageModel
 from fastapi.testclient import TestClient
 from pageindex_home.answering import NOT_FOUND, first_statement
+from waiting import Upload
 
-from conftest import Upload
 from tests.acceptance import sample_document
 
 

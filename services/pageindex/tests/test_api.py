@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from pageindex_home.api import create_app
 from pageindex_home.settings import Settings, SettingsError
 from pageindex_home.store import Store
+from waiting import Upload, wait_for
 
-from conftest import Upload, wait_for
 from tests.acceptance import sample_document
 
 PDF = sample_document.make_document("48213")

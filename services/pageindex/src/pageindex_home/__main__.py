@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 
 import uvicorn
 
 from .api import create_app
 from .settings import Settings, SettingsError
+from .store import incoming_directory
 
 
 def main() -> int:
@@ -23,6 +25,8 @@ def main() -> int:
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Starlette spools uploads to the temporary directory; a container's /tmp is memory.
+    tempfile.tempdir = str(incoming_directory(settings.data_directory))
     uvicorn.run(
         create_app(settings),
         host=settings.listen_address,

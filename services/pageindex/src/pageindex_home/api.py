@@ -138,8 +138,6 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.data_directory)
-        # Starlette spools uploads to the temporary directory; a container's /tmp is memory.
-        tempfile.tempdir = str(self.store.incoming)
         self.llm = LanguageModel(
             url=settings.llm_url,
             model=settings.llm_model,

@@ -79,13 +79,18 @@ class Document:
     updated_at: float
 
 
+def incoming_directory(data: Path) -> Path:
+    """Where uploads lie until they are taken over; emptied at every start."""
+    return data / "incoming"
+
+
 class Store:
     """All access to the data directory; methods may be called from any thread."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._documents = directory / "documents"
-        self.incoming = directory / "incoming"
+        self.incoming = incoming_directory(directory)
         for path in (self._documents, self.incoming):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.RLock()

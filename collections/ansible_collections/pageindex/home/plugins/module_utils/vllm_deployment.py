@@ -7,6 +7,7 @@ and all of it at once.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,11 +71,39 @@ class Cards:
         )
 
 
+def nearest_model(name: str, models: Mapping[str, Any]) -> str | None:
+    """The known model that was probably meant: a typing error away, else of the same family and nearest in size."""
+    wanted = name.lower()
+    typed = difflib.get_close_matches(wanted, models, n=1, cutoff=0.9)
+    if typed:
+        return typed[0]
+    size = _billions(wanted)
+    family = re.split(r"[-_ .]", wanted.rpartition("/")[2])[0]
+    relatives = [known for known in models if known.lower().startswith(family) and _billions(known.lower())]
+    if size and family and relatives:
+        # Of one size the smallest weights: the one most likely to fit.
+        return min(
+            relatives,
+            key=lambda known: (
+                abs(math.log(_billions(known.lower()) / size)),
+                models[known].get("weight_bytes") or math.inf,
+            ),
+        )
+    similar = difflib.get_close_matches(wanted, models, n=1, cutoff=0.4)
+    return similar[0] if similar else None
+
+
+def _billions(name: str) -> float:
+    """The number of parameters that a name tells, in billions: qwen3-1.7b-awq → 1.7; 0 where it tells none."""
+    found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name)
+    return float(found.group(1)) if found else 0.0
+
+
 def find_model(name: str, models: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The catalogue's entry of a model, and what is wrong with it."""
     if name not in models:
-        close = difflib.get_close_matches(name.lower(), models, n=1, cutoff=0.4)
-        hint = f" Nearest: {close[0]}." if close else ""
+        close = nearest_model(name, models)
+        hint = f" Nearest: {close}." if close else ""
         return {}, [
             f"vllm_model {name!r} is not known.{hint} Known: {', '.join(sorted(models))}. "
             f"A model of your own goes into vllm_models_extra (docs/vllm.md)."
