@@ -96,12 +96,11 @@ class FakeLanguageModel:
                 self.requests.append(body)
                 self.running += 1
                 self.most_running = max(self.most_running, self.running)
-            try:
-                time.sleep(self.delay)
-                self._chat(handler, body)
-            finally:
-                with self._lock:
-                    self.running -= 1
+            time.sleep(self.delay)
+            # Before the answer leaves: who has it may ask again at once.
+            with self._lock:
+                self.running -= 1
+            self._chat(handler, body)
 
     def _chat(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         if self.mode == "outage":
