@@ -11,9 +11,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = tuple(sorted(path.name for path in (REPOSITORY / "roles").iterdir() if path.is_dir()))
-TEXT_SUFFIXES = frozenset(
-    ".py .yml .yaml .json .j2 .md .txt .toml .cfg .sh .c .h .service .in .lock .example".split()
-)
+TEXT_SUFFIXES = frozenset(".py .yml .yaml .json .j2 .md .txt .toml .cfg .sh .c .h .service .in .lock .example".split())
 
 
 def read_yaml(path: Path) -> Any:
@@ -46,9 +44,7 @@ def versioned_files() -> tuple[Path, ...]:
     ).stdout
     paths = (REPOSITORY / name for name in listed.split("\0") if name)
     return tuple(
-        sorted(
-            path for path in paths if path.is_file() and (path.suffix in TEXT_SUFFIXES or path.suffix == "")
-        )
+        sorted(path for path in paths if path.is_file() and (path.suffix in TEXT_SUFFIXES or path.suffix == ""))
     )
 
 

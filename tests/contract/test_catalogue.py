@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.contract.repository import REPOSITORY, read_yaml
@@ -49,3 +50,77 @@ def test_the_floors_of_the_driver_cover_its_branch() -> None:
     by_branch = driver["minimum_by_branch"]
     assert driver["minimum"] == by_branch[driver["branch"]]
     assert all(version.startswith(f"{branch}.") for branch, version in by_branch.items())
+
+
+POSITIVE = {"type": "integer", "minimum": 1}
+MODEL_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "repository", "revision", "license", "gated", "weight_bytes", "layers", "hidden_size", "kv_heads", "head_dim",
+        "native_context", "quantization", "min_compute_capability", "tensor_parallel_size", "reasoning_parser",
+        "tool_call_parser", "source", "checked",
+    ],
+    "properties": {
+        "repository": {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"},
+        "revision": {"type": "string", "pattern": r"^(main|[0-9a-f]{40})$"},
+        "license": {"type": "string"},
+        "gated": {"type": "boolean"},
+        "weight_bytes": {"type": "integer", "minimum": 10**8, "maximum": 10**12},
+        "layers": POSITIVE,
+        "hidden_size": {"type": "integer", "multipleOf": 64},
+        "kv_heads": POSITIVE,
+        "head_dim": {"type": "integer", "multipleOf": 32},
+        "native_context": {"type": "integer", "multipleOf": 1024},
+        "quantization": {"enum": ["none", "awq", "gptq", "fp8", "nvfp4", "compressed-tensors"]},
+        "min_compute_capability": {"type": "string", "pattern": r"^\d+\.\d$"},
+        "tensor_parallel_size": {"enum": [1, 2, 4, 8]},
+        "reasoning_parser": {"type": ["string", "null"]},
+        "tool_call_parser": {"type": ["string", "null"]},
+        "flags": {"type": "object"},
+        "trust_remote_code": {"type": "boolean"},
+        "note": {"type": "string"},
+        "source": {"type": "string"},
+        "checked": {"type": "string"},
+    },
+}  # fmt: skip
+GPU_SCHEMA = {
+    "type": "object",
+    "required": ["name", "memory_mib", "compute_capability", "power_limit_w", "pcie", "source", "checked"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^NVIDIA "},
+        "memory_mib": {"type": "integer", "minimum": 4096},
+        "compute_capability": {"type": "string", "pattern": r"^\d+\.\d$"},
+        "power_limit_w": {
+            "type": "object",
+            "required": ["minimum", "default", "maximum"],
+            "additionalProperties": POSITIVE,
+        },
+        "pcie": {"type": "object", "required": ["generation", "width"], "additionalProperties": POSITIVE},
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_model_entry_has_the_shape_of_every_entry(name: str) -> None:
+    jsonschema.validate(MODELS[name], MODEL_SCHEMA)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_model_figures_agree_with_each_other(name: str) -> None:
+    model = MODELS[name]
+    # Sharing a model between cards divides its heads.
+    assert model["kv_heads"] % model["tensor_parallel_size"] == 0
+    # 32 GB cards: the weights have to fit the number of cards that the entry asks for.
+    memory = min(card["memory_mib"] for card in GPUS.values()) * 2**20
+    assert model["weight_bytes"] < model["tensor_parallel_size"] * memory * 0.92
+    if model["quantization"] in ("fp8", "nvfp4"):
+        assert float(model["min_compute_capability"]) >= {"fp8": 8.9, "nvfp4": 10.0}[model["quantization"]]
+
+
+@pytest.mark.parametrize("name", sorted(GPUS))
+def test_card_entry_has_the_shape_of_every_entry(name: str) -> None:
+    jsonschema.validate(GPUS[name], GPU_SCHEMA)
+    limits = GPUS[name]["power_limit_w"]
+    assert limits["minimum"] <= limits["default"] <= limits["maximum"]

@@ -105,9 +105,7 @@ def test_role_names_no_inventory_group_and_no_other_roles_variable(role: str) ->
 @pytest.mark.parametrize("role", ROLES)
 def test_no_task_hides_a_failure(role: str) -> None:
     hiding = re.compile(r"^\s*(?:- )?(ignore_errors|ignore_unreachable)\s*:", re.MULTILINE)
-    found = [
-        str(path.relative_to(REPOSITORY)) for path in task_files(role) if hiding.search(path.read_text())
-    ]
+    found = [str(path.relative_to(REPOSITORY)) for path in task_files(role) if hiding.search(path.read_text())]
     assert found == []
 
 

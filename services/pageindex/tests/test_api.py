@@ -227,6 +227,15 @@ def test_delete_while_indexing_leaves_nothing(client: TestClient, settings: Sett
     assert wait_for(client, identifier)["status"] == "ready"
 
 
+def test_deleted_document_is_in_no_file(client: TestClient, settings: Settings, upload: Upload) -> None:
+    document = upload(PDF, "very-private-name.pdf")
+    assert client.delete(f"/v1/documents/{document['id']}").status_code == 204
+    kept = {path.name: path.read_bytes() for path in settings.data_directory.rglob("*") if path.is_file()}
+    assert "documents.sqlite3" in kept
+    for trace in (document["id"].encode(), b"very-private-name"):
+        assert [name for name, content in kept.items() if trace in content] == []
+
+
 def test_outage_while_indexing_delays_or_degrades(settings: Settings, llm: FakeLanguageModel) -> None:
     patient = replace(settings, llm_patience_seconds=20.0)
     llm.stop()

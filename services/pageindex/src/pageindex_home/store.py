@@ -98,6 +98,8 @@ class Store:
         self._database.row_factory = sqlite3.Row
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
+        # What is deleted is overwritten with zeros, not left in free pages.
+        self._database.execute("PRAGMA secure_delete=ON")
         self._database.executescript(_SCHEMA)
         self._sweep()
 
@@ -169,6 +171,10 @@ class Store:
             gone = self._database.execute("DELETE FROM documents WHERE id = ?", (identifier,)).rowcount == 1
             if gone:
                 shutil.rmtree(self._folder(identifier), ignore_errors=True)
+        if gone:
+            # Old pages still hold the row in the write-ahead log until it is emptied.
+            with self._lock:
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
 
     def original(self, identifier: str) -> Path:
