@@ -82,7 +82,7 @@ def show(answer: dict, seconds: float) -> None:
     report = json.loads(host.execute(look, check=True).stdout)
     names = [name.split("(UUID")[0].strip() for name in host.execute("nvidia-smi -L", check=True).stdout.splitlines()]
     driver = host.execute("nvidia-smi --query-gpu=driver_version --format=csv,noheader", check=True).stdout.split()[0]
-    toolkit = host.execute("nvidia-ctk --version", check=True).stdout.split()[-1]
+    toolkit = host.execute("dpkg-query -W -f '${Version}' nvidia-container-toolkit", check=True).stdout
     pages = ", ".join(str(page) for page in answer["pages"])
     lines = {
         "Host": f"{settings.HOST_ADDRESS} (staging container: Debian 13, systemd, its own Docker Engine)",
