@@ -36,10 +36,6 @@ class FakeDocker:
             return CommandResult(0 if answers else 1, "26.1.5", "" if answers else "Cannot connect")
         if command[0] == "info":
             return CommandResult(0, json.dumps(self.information), "")
-        if command[:2] == ["compose", "version"]:
-            return CommandResult(0, "v2.26.1-4\n", "")
-        if command[:2] == ["buildx", "version"]:
-            return CommandResult(0, "github.com/docker/buildx v0.13.1 abc\n", "")
         if command[:2] == ["network", "ls"]:
             return CommandResult(0, "\n".join(self.networks), "")
         if command[:2] == ["network", "inspect"]:
@@ -104,8 +100,15 @@ def test_removing_networks() -> None:
 
 
 def test_information() -> None:
+    plugins = [{"Name": "compose", "Version": "v2.26.1-4"}, {"Name": "buildx", "Version": "0.13.1"}]
     docker = FakeDocker(
-        [network()], {"ServerVersion": "26.1.5", "CDISpecDirs": ["/etc/cdi"], "LiveRestoreEnabled": True}
+        [network()],
+        {
+            "ServerVersion": "26.1.5",
+            "CDISpecDirs": ["/etc/cdi"],
+            "LiveRestoreEnabled": True,
+            "ClientInfo": {"Plugins": plugins},
+        },
     )
     seen = Docker(docker).information()
     assert seen["compose_version"] == "2.26.1-4"

@@ -48,13 +48,16 @@ class Docker:
             raise DockerError(
                 f"the Docker daemon does not answer: {errors}. Look at `journalctl -u docker.service` on the host."
             )
-        compose = self._run(["docker", "compose", "version", "--short"], timeout=60)
-        buildx = self._run(["docker", "buildx", "version"], timeout=60)
+        # `docker info` asks the plugins for their versions anyway.
+        plugins = {
+            plugin.get("Name"): str(plugin.get("Version", "")).lstrip("v")
+            for plugin in (document.get("ClientInfo") or {}).get("Plugins") or []
+        }
         networks = self._run(["docker", "network", "ls", "--format", "{{.Name}}"], timeout=60)
         return {
             "server_version": document["ServerVersion"],
-            "compose_version": compose.stdout.strip().lstrip("v") if compose.returncode == 0 else None,
-            "buildx_version": _second_word(buildx.stdout).lstrip("v") if buildx.returncode == 0 else None,
+            "compose_version": plugins.get("compose"),
+            "buildx_version": plugins.get("buildx"),
             # An empty list means that CDI device injection is off.
             "cdi_spec_directories": document.get("CDISpecDirs") or [],
             "live_restore": bool(document.get("LiveRestoreEnabled")),
@@ -129,11 +132,6 @@ class Docker:
         done = self._run(arguments, timeout=120)
         if done.returncode != 0:
             raise DockerError(f"could not {purpose}: {done.explanation()}")
-
-
-def _second_word(text: str) -> str:
-    words = text.split()
-    return words[1] if len(words) > 1 else ""
 
 
 def _difference(current: Mapping[str, Any], wanted: WantedNetwork) -> str | None:
