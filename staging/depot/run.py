@@ -9,7 +9,7 @@ from pathlib import Path
 
 import requests
 
-from staging import cache, engine, hub, images, network, settings, wheels
+from staging import cache, hub, images, network, settings, wheels
 from staging.depot import certificates
 from staging.packages import build as packages
 from staging.steps import StepFailed, run, step
@@ -117,10 +117,3 @@ def faults(**values: object) -> None:
 def hub_log() -> list[dict]:
     """Return the hub's requests so far, oldest first."""
     return [json.loads(line) for line in settings.HUB_LOG.read_text().splitlines()]
-
-
-def stop() -> None:
-    """Remove the depot's containers."""
-    if engine.answers():
-        network.remove(settings.DEPOT_NAME)
-        network.remove(settings.REGISTRY_NAME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,11 @@ USAGE = (
     "the acceptance suite needs a finished host: "
     "pytest tests/acceptance --hosts=ansible://gpu_hosts --ansible-inventory=inventory/home"
 )
+
+# testinfra looks for Ansible's programs on the PATH; they lie beside this Python, its environment activated or not.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+# Ansible refuses to run under a locale that is not UTF-8.
+os.environ["LC_ALL"] = "C.UTF-8"
 
 T = TypeVar("T")
 _FOUND: dict[tuple[str, str], Any] = {}

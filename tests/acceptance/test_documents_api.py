@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import pytest
 
 from tests.acceptance.containers import Containers
 from tests.acceptance.http_on_host import Answer, HttpOnHost, multipart, request
-from tests.acceptance.sample_document import QUESTION, make_document
+from tests.acceptance.sample_document import QUESTION, UNANSWERABLE_QUESTION, VALUE_PAGE, make_document, new_value
 
 INDEX_SECONDS = 180
 
@@ -29,7 +28,7 @@ class Uploaded:
 
 @pytest.fixture(scope="module")
 def document(http: HttpOnHost, documents_url: str) -> Iterator[Uploaded]:
-    value = str(secrets.randbelow(900_000) + 100_000)
+    value = new_value()
     body, headers = multipart(f"report-{value}.pdf", make_document(value), "application/pdf")
     upload = http.send(f"{documents_url}/v1/documents", body=body, headers=headers)
     assert upload.status == 202, str(upload)
@@ -84,7 +83,21 @@ def test_question_is_answered_with_the_value_and_a_verified_quote(
     proof = [quote for quote in found["citations"] if quote["verified"] and document.value in quote["quote"]]
     assert proof, found
     assert proof[0]["document_id"] == document.id
-    assert proof[0]["pages"] and max(proof[0]["pages"]) <= document.description["page_count"]
+    assert VALUE_PAGE in proof[0]["pages"], proof
+
+
+def test_question_without_an_answer_in_the_document_gets_none(
+    http: HttpOnHost, documents_url: str, document: Uploaded
+) -> None:
+    answer = http.send(
+        f"{documents_url}/v1/query",
+        json_body={"question": UNANSWERABLE_QUESTION, "document_ids": [document.id]},
+        timeout=300,
+    )
+    assert answer.status == 200, str(answer)
+    assert answer.json()["found"] is False, answer.json()
+    assert "not found in the documents" in answer.json()["answer"], answer.json()
+    assert answer.json()["citations"] == []
 
 
 def test_process_answers_in_one_request(http: HttpOnHost, documents_url: str, document: Uploaded) -> None:
@@ -111,7 +124,7 @@ def test_server_paths_are_never_opened(http: HttpOnHost, documents_url: str) -> 
 def test_deletion_removes_every_trace(
     http: HttpOnHost, documents_url: str, containers: Containers, host: Any
 ) -> None:
-    value = str(secrets.randbelow(900_000) + 100_000)
+    value = new_value()
     marker = f"erase-me-{value}"
     text = f"# Note\n\nThe code of the {marker} locker is {value}.\n".encode()
     body, headers = multipart(f"{marker}.md", text, "text/markdown")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from staging import engine, host, settings
+from staging import engine, host
 from staging.depot import run as depot
 from tests.scenarios.ansible_run import LOGS, Run, converge
 
@@ -42,7 +41,7 @@ class StagingHost:
 
     def hub_requests(self) -> list[dict]:
         """The hub's log: {time, method, path, range, authorized} for each request."""
-        return [json.loads(line) for line in settings.HUB_LOG.read_text(encoding="utf-8").splitlines()]
+        return depot.hub_log()
 
 
 @pytest.fixture(scope="session")

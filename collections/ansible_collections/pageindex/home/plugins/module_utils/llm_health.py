@@ -85,7 +85,7 @@ def _short(content: bytes) -> str:
 
 
 def _chat(model: str, **more: Any) -> dict[str, Any]:
-    body = {"model": model, "messages": QUESTION, "max_tokens": 32, "temperature": 0}
+    body = {"model": model, "messages": QUESTION, "max_tokens": 8, "temperature": 0}
     return {**body, "chat_template_kwargs": NO_THINKING, **more}
 
 
