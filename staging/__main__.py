@@ -9,6 +9,9 @@ import shutil
 import subprocess
 import sys
 
+import requests
+from docker.errors import DockerException
+
 from staging import demo, engine, host, network, provision, settings
 from staging.depot import run as depot
 from staging.steps import StepFailed, fail
@@ -77,7 +80,7 @@ def main() -> int:
         os.execvp("sudo", ["sudo", "-E", *variables, sys.executable, "-m", "staging", *sys.argv[1:]])
     try:
         options.function(options)
-    except (StepFailed, subprocess.TimeoutExpired) as error:
+    except (StepFailed, subprocess.TimeoutExpired, DockerException, requests.RequestException, OSError) as error:
         again = "make demo" if options.command == "demo" else f"python -m staging {options.command}"
         return fail(error, f"mend the cause above, then `{again}`; finished steps are kept")
     except KeyboardInterrupt:

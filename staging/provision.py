@@ -38,6 +38,8 @@ def playbook(name: str, *arguments: str, log: Path | None = None) -> None:
 
     Raises StepFailed when it fails.
     """
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         playbook_command(name, *arguments), cwd=settings.REPOSITORY, env=environment(),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
