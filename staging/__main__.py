@@ -33,7 +33,10 @@ def down(_options: argparse.Namespace) -> None:
         network.remove_all()
     engine.stop_own()
     shutil.rmtree(settings.STATE, ignore_errors=True)
-    print(f"The staging host is gone. Build products stay in {settings.CACHE}; delete that folder to free the space.")
+    print(
+        f"The staging host is gone. Build products stay for the next time: {settings.CACHE} (delete it) and the "
+        f"Docker images {settings.IMAGE_PREFIX}/… (`docker image rm`)."
+    )
 
 
 def status(_options: argparse.Namespace) -> None:
