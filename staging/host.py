@@ -23,19 +23,22 @@ _CAP_SYS_RESOURCE = 24
 _DOCKER_VOLUME = f"{settings.HOST_NAME}-docker"
 
 
-def _isolation() -> dict:
-    """Return the container options that let systemd run inside, chosen by looking at this machine."""
+def _isolation() -> list[str]:
+    """Return the `docker run` options that let systemd run inside, chosen by looking at this machine."""
+    arguments = ["--tmpfs", "/run:exec,size=512m", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec,size=1g"]
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():  # cgroup version 2
+        arguments += ["--cgroupns", "private"]
+    else:
+        arguments += ["--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     status = Path("/proc/self/status").read_text()
     effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
-    cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    options: dict = {"tmpfs": {"/run": "exec,size=512m", "/run/lock": "", "/tmp": "exec,size=1g"}}
     if effective & (1 << _CAP_SYS_RESOURCE):
-        options["privileged"] = True
-    else:
-        options["cap_add"] = _CAPABILITIES
-        options["security_opt"] = ["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"]
-    options["cgroupns"] = "private" if cgroup_v2 else "host"
-    return options
+        return [*arguments, "--privileged"]
+    for name in _CAPABILITIES:
+        arguments += ["--cap-add", name]
+    for option in ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"):
+        arguments += ["--security-opt", option]
+    return arguments
 
 
 def up(*, fresh: bool = False) -> None:
@@ -66,23 +69,11 @@ def _image_id(image: images.Image) -> str:
 def _create(image: images.Image) -> None:
     client = engine.client()
     client.volumes.create(_DOCKER_VOLUME, labels={network.LABEL: settings.HOST_NAME})
-    options = _isolation()
     # The SDK's create_host_config has no parameter for the cgroup namespace; the CLI has.
-    command = ["docker", "run", "--detach", "--name", settings.HOST_NAME, "--hostname", "staging",
-               "--label", f"{network.LABEL}={settings.HOST_NAME}", "--network", settings.NETWORK,
-               "--ip", settings.HOST_ADDRESS, "--restart", "always", "--shm-size", "2g",
-               "--volume", f"{_DOCKER_VOLUME}:/var/lib/docker", "--cgroupns", options["cgroupns"]]
-    for path, mount in options["tmpfs"].items():
-        command += ["--tmpfs", f"{path}:{mount}" if mount else path]
-    if options["cgroupns"] == "host":
-        command += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
-    if options.get("privileged"):
-        command += ["--privileged"]
-    for name in options.get("cap_add", ()):
-        command += ["--cap-add", name]
-    for option in options.get("security_opt", ()):
-        command += ["--security-opt", option]
-    run([*command, image.local_name])
+    run(["docker", "run", "--detach", "--name", settings.HOST_NAME, "--hostname", "staging",
+         "--label", f"{network.LABEL}={settings.HOST_NAME}", "--network", settings.NETWORK,
+         "--ip", settings.HOST_ADDRESS, "--restart", "always", "--shm-size", "2g",
+         "--volume", f"{_DOCKER_VOLUME}:/var/lib/docker", *_isolation(), image.local_name])
 
 
 def execute(command: str, *, timeout: float = 120, check: bool = False) -> subprocess.CompletedProcess[str]:

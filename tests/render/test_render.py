@@ -177,34 +177,33 @@ def test_package_sources_are_known_by_fingerprint(inventory: str, name: str) -> 
         assert source["fingerprints"] and all(len(fingerprint) == 40 for fingerprint in source["fingerprints"]), source
 
 
+def run_where_available(checks: list[Check], folder: Path) -> None:
+    """Run checks of one program; skip by name where it is not installed."""
+    if not available(checks[0]):
+        skip("program-not-on-this-machine")
+    for check in checks:
+        run(check, folder)
+
+
 @pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
 def test_compose_accepts_the_compose_files(tmp_path: Path, inventory: str, name: str) -> None:
     found = compose_checks(rendered(inventory, name))
     assert len(found) == len(SERVICES)
-    if not available(found[0]):
-        skip("program-not-on-this-machine")
-    for check in found:
-        run(check, tmp_path)
+    run_where_available(found, tmp_path)
 
 
 @pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
 def test_systemd_accepts_the_units(tmp_path: Path, inventory: str, name: str) -> None:
     found = unit_checks(rendered(inventory, name))
     assert found
-    if not available(found[0]):
-        skip("program-not-on-this-machine")
-    for check in found:
-        run(check, tmp_path)
+    run_where_available(found, tmp_path)
 
 
 @pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
 def test_haproxy_accepts_its_configuration(tmp_path: Path, inventory: str, name: str) -> None:
     found = haproxy_checks(rendered(inventory, name))
     assert found
-    if not available(found[0]):
-        skip("program-not-on-this-machine")
-    for check in found:
-        run(check, tmp_path)
+    run_where_available(found, tmp_path)
 
 
 @pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
