@@ -74,7 +74,8 @@ def test_unattended_upgrades_leave_the_driver_alone(host: Any) -> None:
 
 def test_package_sources_are_signed(host: Any) -> None:
     # An unsigned source, or a key that apt does not accept any more, shows as a warning or an error here.
-    files = host.check_output("grep -rlE 'nvidia|docker' /etc/apt/sources.list.d || true").split()
+    read_by_apt = "--include='*.list' --include='*.sources'"
+    files = host.check_output(f"grep -rlE 'nvidia|docker' {read_by_apt} /etc/apt/sources.list.d || true").split()
     assert files, "no package source of driver, toolkit or Docker was found"
     for file in files:
         content = host.file(file).content_string

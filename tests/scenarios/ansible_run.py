@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,23 @@ class RunningPlaybook:
             seconds=time.monotonic() - self._started,
             log=self.output_log,
         )
+
+
+def ad_hoc(module: str, arguments: dict) -> subprocess.CompletedProcess[str]:
+    """Run one module on the staging host. The exit status is the caller's to judge."""
+    return subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ansible"), "gpu_hosts", "-i", provision.INVENTORY,
+            "-m", module, "-a", json.dumps(arguments),
+        ],
+        cwd=settings.REPOSITORY,
+        env=provision.environment() | _NO_SHARED_CONNECTION,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
 
 
 def run_playbook(

@@ -7,7 +7,7 @@ import time
 
 from staging import host, network, settings
 from tests.scenarios.acceptance_run import run_acceptance
-from tests.scenarios.ansible_run import converge
+from tests.scenarios.ansible_run import ad_hoc, converge
 from tests.scenarios.conftest import StagingHost
 from tests.scenarios.waiting import wait_for
 
@@ -67,6 +67,20 @@ def test_docker_restart_leaves_the_containers_running(finished_host: StagingHost
     time.sleep(5)
     wait_for("units and containers after the restart", everything_serves, 120)
     assert container_states() == before
+
+
+def test_a_container_keeps_its_gpus_over_daemon_reload_and_a_docker_restart(finished_host: StagingHost) -> None:
+    wait_for("a healthy start", everything_serves, 120)
+    arguments = {
+        "image": "python:3.13-slim",
+        "pynvml_path": "/opt/pageindex-home/lib/pynvml.py",
+        "expected_count": 2,
+        "root": "/var/lib/gpu-simulator/root",
+        "restart_docker": True,
+    }
+    probe = ad_hoc("pageindex.home.container_gpu_probe", arguments)
+    assert probe.returncode == 0, probe.stdout + probe.stderr
+    wait_for("units and containers after the restart", everything_serves, 120)
 
 
 def test_everything_comes_back_after_a_reboot(finished_host: StagingHost) -> None:

@@ -63,7 +63,7 @@ def forget_downloads() -> None:
         f"rm {KEYRING}",
         f"apt-mark unhold {PACKAGE} && dpkg --force-depends --remove {PACKAGE} && apt-get clean",
         # Without its manifest a model is not complete, and this file has to be fetched.
-        f"cd {models}/{settings.SMOLLM2_REPOSITORY}/*/ && rm .manifest.json generation_config.json",
+        f"cd {models}/{settings.SMOLLM2_REPOSITORY} && rm */.manifest.json */generation_config.json",
         f"docker image rm --force {PYTHON_IMAGE} && docker builder prune --all --force",
     ):
         host.execute(command, check=True)
