@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from staging.depot import run as depot
 from tests.scenarios.ansible_run import converge, run_playbook
 from tests.scenarios.fault_table import preflight
 
-OLDER_DOCKER = "5:26.1.5*"
+OLDER_DOCKER, NEWER_DOCKER = "5:26.1.5*", "5:26.1.6*"
 RUNNING = "docker ps --format '{{.Names}} {{.ID}} {{.CreatedAt}}'"
 DOCKER_VERSION = "docker version --format '{{.Server.Version}}'"
 
@@ -55,10 +56,12 @@ def test_debian_12_converges_whole(bookworm: host.Host) -> None:
 def test_containers_outlive_an_upgrade_of_the_engine(bookworm: host.Host) -> None:
     before = sorted(bookworm.execute(RUNNING, check=True).stdout.splitlines())
     assert len(before) == 3
-    run = converge("--tags", "docker_engine", inventory=bookworm.inventory)
+    newer = ("-e", f"docker_engine_version={NEWER_DOCKER}")
+    run = converge("--tags", "docker_engine", *newer, inventory=bookworm.inventory)
     assert "docker_engine : Install Docker Engine and Compose" in run.changed
     assert bookworm.execute(DOCKER_VERSION, check=True).stdout.strip().startswith("26.1.6")
     assert sorted(bookworm.execute(RUNNING, check=True).stdout.splitlines()) == before
+    # Without a version wanted, what is installed is left alone.
     assert converge(inventory=bookworm.inventory).changed == []
 
 
@@ -86,11 +89,14 @@ def test_secure_boot_brings_the_distributions_signed_modules(noble: host.Host) -
 
 def test_the_distributions_docker_gives_way_to_dockers_own(noble: host.Host) -> None:
     tags = ("--tags", "docker_engine")
-    converge(*tags, "-e", "docker_engine_source=distribution", inventory=noble.inventory)
+    # This host has Debian's archive, where Compose is named otherwise than in Ubuntu's.
+    packages = ["docker.io", "docker-compose", "docker-cli", "docker-buildx"]
+    distribution = {"docker_engine_source": "distribution", "docker_engine_packages": packages}
+    converge(*tags, "-e", json.dumps(distribution), inventory=noble.inventory)
     noble.execute("docker volume create kept && docker network create theirs", check=True)
     converge(*tags, inventory=noble.inventory)
-    packages = noble.execute("dpkg-query -W -f '${db:Status-Status} ${Package}\\n'", check=True).stdout.splitlines()
-    assert "installed docker-ce" in packages and "installed docker.io" not in packages
+    installed = noble.execute("dpkg-query -W -f '${db:Status-Status} ${Package}\\n'", check=True).stdout.splitlines()
+    assert "installed docker-ce" in installed and "installed docker.io" not in installed
     assert "kept" in noble.execute("docker volume ls --quiet", check=True).stdout
     assert "theirs" in noble.execute("docker network ls --format '{{.Name}}'", check=True).stdout
     assert converge(*tags, inventory=noble.inventory).changed == []
