@@ -143,6 +143,18 @@ def test_packages_of_the_other_source_go_when_the_source_changes(
     assert driver_release.replaced_packages(installed, source, wanted) == expected
 
 
+@pytest.mark.parametrize(
+    ("wanted", "brings"),
+    [
+        # NVIDIA's own packages for Ubuntu carry Ubuntu's names below the one that is asked for.
+        (["nvidia-open-580"], ["nvidia-dkms-580-open", "nvidia-driver-580-open", "nvidia-kernel-source-580-open"]),
+        (["nvidia-open", "nvidia-persistenced"], ["nvidia-dkms-open", "nvidia-driver-open"]),
+    ],
+)
+def test_what_nvidias_driver_depends_on_stays(wanted: list[str], brings: list[str]) -> None:
+    assert driver_release.replaced_packages([*wanted, *brings], "nvidia", wanted) == []
+
+
 def test_proprietary_packages_are_told_from_open_ones() -> None:
     proprietary = [
         "cuda-drivers", "cuda-drivers-580", "linux-modules-nvidia-580-6.8.0-45-generic",

@@ -140,10 +140,11 @@ def proprietary_packages(installed: Iterable[str]) -> list[str]:
     return sorted(name for name in installed if PROPRIETARY.fullmatch(name))
 
 
-# The packages by which a driver was chosen; what they depend on goes or stays with them.
+# The packages by which a driver was chosen; what they depend on goes or stays with them. NVIDIA's nvidia-open-580
+# depends on nvidia-driver-580-open, so of Ubuntu's names only those of the server branches tell where one came from.
 CHOSEN_FROM = {
     "nvidia": re.compile(r"nvidia-open(-\d+)?|nvidia-persistenced"),
-    "distribution": re.compile(r"nvidia-(driver|headless(-no-dkms)?)-\d+-(server-)?open|linux-modules-nvidia-.+"),
+    "distribution": re.compile(r"nvidia-(driver|headless(-no-dkms)?)-\d+-server-open|linux-modules-nvidia-.+"),
 }
 
 
