@@ -233,7 +233,8 @@ ROLE_VARIABLES = yaml.safe_load(
 )
 # NVIDIA's and Debian's packages, then Ubuntu's.
 DRIVER_PACKAGES = [
-    "cuda-drivers", "cuda-drivers-595", "glx-alternative-nvidia", "libcuda1", "libcudadebugger1", "libegl-nvidia0",
+    "cuda-drivers", "cuda-drivers-595", "firmware-nvidia-gsp", "firmware-nvidia-gsp-595", "glx-alternative-nvidia",
+    "libcuda1", "libcudadebugger1", "libegl-nvidia0",
     "libgles-nvidia1", "libgles-nvidia2", "libglx-nvidia0", "libnvcuvid1", "libnvidia-cfg1", "libnvidia-ml1",
     "libnvidia-ptxjitcompiler1", "libnvoptix1", "nvidia-alternative", "nvidia-driver", "nvidia-driver-cuda",
     "nvidia-driver-libs", "nvidia-driver-pinning-595", "nvidia-egl-common", "nvidia-egl-icd",
@@ -247,6 +248,7 @@ DRIVER_PACKAGES = [
     "linux-signatures-nvidia-6.8.0-90-generic", "xserver-xorg-video-nvidia-580", "xserver-xorg-video-nvidia-580-server",
 ]  # fmt: skip
 OTHER_PACKAGES = [
+    "firmware-nvidia-graphics",  # nouveau's
     "libnvidia-container-tools", "libnvidia-container1", "nvidia-container-runtime", "nvidia-container-toolkit",
     "nvidia-container-toolkit-base", "nvidia-cuda-toolkit", "nvidia-docker2", "linux-headers-amd64", "libcudart12",
     "libegl1", "libgl1", "libglx0", "xserver-xorg-video-nouveau",
