@@ -151,11 +151,12 @@ def test_what_stands_against_a_reboot() -> None:
 
 
 def test_secure_boot_stops_with_the_steps_at_the_console() -> None:
-    problem = driver_state.secure_boot_problem(kernel(secure_boot=True), "nvidia", RELEASES["trixie"])
+    refused = kernel(secure_boot=True, flavour=None)
+    problem = driver_state.secure_boot_problem(refused, "nvidia", RELEASES["trixie"])
     steps = ["Secure Boot is on", "mokutil --import /var/lib/dkms/mok.pub", "Enroll MOK", "run the same command again"]
     assert [step for step in steps if step not in problem] == []
     assert "nvidia_driver_source" not in problem
-    ubuntu = driver_state.secure_boot_problem(kernel(secure_boot=True), "nvidia", RELEASES["noble"])
+    ubuntu = driver_state.secure_boot_problem(refused, "nvidia", RELEASES["noble"])
     assert "/var/lib/shim-signed/mok/MOK.der" in ubuntu and "Set nvidia_driver_source to auto" in ubuntu
 
 
@@ -166,10 +167,17 @@ def test_secure_boot_stops_with_the_steps_at_the_console() -> None:
         ({"secure_boot": None}, "nvidia"),
         ({"secure_boot": True}, "distribution"),
         ({"secure_boot": True, "signing_key_enrolled": True}, "nvidia"),
+        # The kernel has accepted the module that is loaded, whatever key it is signed with.
+        ({"secure_boot": True, "flavour": "open"}, "nvidia"),
     ],
 )
 def test_secure_boot_is_no_problem(facts: dict[str, Any], source: str) -> None:
-    assert driver_state.secure_boot_problem(kernel(**facts), source, RELEASES["noble"]) == ""
+    assert driver_state.secure_boot_problem(kernel(**{"flavour": None, **facts}), source, RELEASES["noble"]) == ""
+
+
+def test_modules_that_the_distribution_signed_say_nothing_about_our_own() -> None:
+    signed = kernel(secure_boot=True, packages={"linux-modules-nvidia-580-server-open-generic": "6.8.0-90.91"})
+    assert "Secure Boot is on" in driver_state.secure_boot_problem(signed, "nvidia", RELEASES["noble"])
 
 
 def drift(facts: dict[str, Any], options: tuple[str, ...] = ()) -> list[str]:

@@ -12,6 +12,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.debian_versions imp
 
 # What modinfo says of the proprietary module; the open one is "Dual MIT/GPL".
 PROPRIETARY_LICENSE = "NVIDIA"
+# Packages of modules that the distribution has built and signed.
+READY_MODULES = "linux-modules-nvidia-"
 REPAIR = "Run `ansible-playbook site.yml --tags nvidia_driver`"
 _TRUE, _FALSE = ("y", "yes", "true"), ("n", "no", "false")
 
@@ -137,9 +139,20 @@ def boot_problem(kernel: Mapping[str, Any], version: str | None) -> str:
     )
 
 
+def built_module_accepted(kernel: Mapping[str, Any]) -> bool:
+    """Whether the kernel has loaded a module that was built here, whatever key it is signed with.
+
+    One that the distribution signed says nothing about the next one that is built here.
+    """
+    signed = any(name.startswith(READY_MODULES) for name in kernel.get("packages") or ())
+    return bool(kernel.get("flavour")) and not signed
+
+
 def secure_boot_problem(kernel: Mapping[str, Any], source: str, release: Mapping[str, Any]) -> str:
     """Why Secure Boot forbids the packages, with the steps at the console; "" when it does not."""
-    if not kernel["secure_boot"] or source == "distribution" or kernel["signing_key_enrolled"]:
+    if not kernel["secure_boot"] or source == "distribution":
+        return ""
+    if kernel["signing_key_enrolled"] or built_module_accepted(kernel):
         return ""
     ubuntu = release.get("distribution") == "Ubuntu"
     key = "/var/lib/shim-signed/mok/MOK.der" if ubuntu else "/var/lib/dkms/mok.pub"
