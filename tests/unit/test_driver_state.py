@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.pageindex.home.plugins.module_utils import driver_state
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
 
 WORKAROUNDS = catalogue("workarounds")
 RELEASES = catalogue("releases")
+REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = "/etc/modprobe.d/pageindex-home-nvidia.conf"
 VERSION = "595.91.07"
 PACKAGES = ["nvidia-open", "nvidia-persistenced"]
@@ -148,6 +151,15 @@ def test_what_stands_against_a_reboot() -> None:
     assert driver_state.boot_problem(kernel(), VERSION) == driver_state.boot_problem(kernel(next=None), VERSION) == ""
     problem = driver_state.boot_problem(kernel(modules={}, headers={"6.2": False}), VERSION)
     assert "apt-get install linux-headers-6.2" in problem and "dkms autoinstall -k 6.2" in problem
+
+
+def test_the_look_after_the_build_judges_it() -> None:
+    """DKMS fails with any module of anybody's that does not build, also when ours did."""
+    tasks = yaml.safe_load((REPOSITORY / "roles" / "nvidia_driver" / "tasks" / "module.yml").read_text())
+    [build] = [number for number, task in enumerate(tasks) if "ansible.builtin.command" in task]
+    assert tasks[build]["failed_when"] is False
+    assert [task for task in tasks[build:] if "pageindex.home.gpu_info" in task]
+    assert "__nvidia_driver_boot_problem" in tasks[-1]["ansible.builtin.assert"]["that"]
 
 
 def test_secure_boot_stops_with_the_steps_at_the_console() -> None:
