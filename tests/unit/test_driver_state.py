@@ -148,9 +148,15 @@ def test_a_host_without_kernels_of_its_own_misses_no_module() -> None:
 
 
 def test_what_stands_against_a_reboot() -> None:
-    assert driver_state.boot_problem(kernel(), VERSION) == driver_state.boot_problem(kernel(next=None), VERSION) == ""
-    problem = driver_state.boot_problem(kernel(modules={}, headers={"6.2": False}), VERSION)
+    assert driver_state.boot_problem(kernel(), VERSION, "nvidia") == ""
+    assert driver_state.boot_problem(kernel(next=None), VERSION, "nvidia") == ""
+    lacking = kernel(modules={}, headers={"6.2": False})
+    problem = driver_state.boot_problem(lacking, VERSION, "nvidia")
     assert "apt-get install linux-headers-6.2" in problem and "dkms autoinstall -k 6.2" in problem
+    signed = driver_state.boot_problem(lacking, VERSION, "distribution", "linux-modules-nvidia-595-server-open-6.2")
+    assert "apt-get install linux-modules-nvidia-595-server-open-6.2" in signed
+    assert "dkms" not in signed and "headers" not in signed
+    assert "apt-cache search linux-modules-nvidia" in driver_state.boot_problem(lacking, VERSION, "distribution")
 
 
 def test_the_look_after_the_build_judges_it() -> None:
