@@ -116,8 +116,18 @@ def test_headers_that_are_missing() -> None:
         "linux-headers-amd64"
     ]
     lacking = kernel(headers={"6.1": False, "6.2": False})
-    assert driver_release.headers_missing(trixie, "nvidia", lacking, []) == ["linux-headers-6.2"]
+    assert driver_release.headers_missing(trixie, "nvidia", lacking, ["linux-headers-amd64"]) == [
+        "linux-headers-amd64",
+        "linux-headers-6.2",
+    ]
     assert driver_release.headers_missing(trixie, "distribution", lacking, ["linux-headers-amd64"]) == []
+
+
+def test_headers_that_the_owner_chose_are_all_there_is() -> None:
+    # Those of a kernel of one's own are in no archive.
+    lacking = kernel(headers={"6.1": False, "6.2": False})
+    assert driver_release.headers_missing(release("trixie"), "nvidia", lacking, ["my-headers"]) == ["my-headers"]
+    assert driver_release.headers_missing(release("trixie"), "nvidia", lacking, []) == []
 
 
 def test_headers_of_a_host_whose_kernel_is_not_known() -> None:
