@@ -35,6 +35,7 @@ class FakeHost:
         self.installed = dict(installed or {})
         self.held: set[str] = set()
         self.calls: list[list[str]] = []
+        self.goes_with: dict[str, str] = {}  # removed package → another one that depends on it
         self.answers: list[CommandResult] = []  # given to the next apt-get calls, before real ones
 
     def __call__(self, arguments: Sequence[str], environment: object = None, timeout: object = None) -> CommandResult:
@@ -53,6 +54,7 @@ class FakeHost:
                     self.installed[name] = version
                 if target.endswith("-"):
                     self.installed.pop(target[:-1], None)
+                    self.installed.pop(self.goes_with.pop(target[:-1], ""), None)
         if program == "apt-get" and "remove" in arguments:
             for name in arguments[arguments.index("remove") + 1 :]:
                 self.installed.pop(name, None)
@@ -258,6 +260,30 @@ def test_leftovers_go_also_when_nothing_has_to_be_installed() -> None:
     assert Packages(host).ensure_present(DOCKER, absent=["docker.io"]).changed
     assert "docker.io" not in host.installed
     assert host.named("update") == [], "no package has to be fetched"
+
+
+def test_what_is_wanted_and_went_with_a_leftover_comes_back() -> None:
+    host = FakeHost(OFFERED, {"nvidia-open": "595.91.07-1", "nvidia-leftover": "1"})
+    host.goes_with = {"nvidia-leftover": "nvidia-open"}
+    result = Packages(host).ensure_present([DRIVER], absent=["nvidia-leftover"])
+    assert host.installed == {"nvidia-open": "595.91.07-1"}
+    assert (result.installed, result.removed) == (["nvidia-open"], ["nvidia-leftover"])
+    assert result.versions == {"nvidia-open": "595.91.07-1"}
+
+
+def test_what_is_wanted_and_cannot_come_back_fails() -> None:
+    host = FakeHost({}, {"nvidia-open": "595.91.07-1", "nvidia-leftover": "1"})
+    host.goes_with = {"nvidia-leftover": "nvidia-open"}
+    with pytest.raises(PackageError, match=r"nvidia-open 595\.\* is not in the configured package sources"):
+        Packages(host).ensure_present([DRIVER], absent=["nvidia-leftover"])
+
+
+def test_what_is_wanted_and_went_while_another_came_fails() -> None:
+    installed = {"nvidia-open": "595.91.07-1", "nvidia-leftover": "1"}
+    host = FakeHost({**OFFERED, "nvidia-persistenced": ["595.91.07-1"]}, installed)
+    host.goes_with = {"nvidia-leftover": "nvidia-open"}
+    with pytest.raises(PackageError, match="nvidia-open is not installed after the installation"):
+        Packages(host).ensure_present([DRIVER, WantedPackage("nvidia-persistenced")], absent=["nvidia-leftover"])
 
 
 def test_something_can_be_noted_before_packages_change() -> None:

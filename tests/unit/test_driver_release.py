@@ -116,8 +116,18 @@ def test_headers_that_are_missing() -> None:
         "linux-headers-amd64"
     ]
     lacking = kernel(headers={"6.1": False, "6.2": False})
-    assert driver_release.headers_missing(trixie, "nvidia", lacking, []) == ["linux-headers-6.2"]
+    assert driver_release.headers_missing(trixie, "nvidia", lacking, ["linux-headers-amd64"]) == [
+        "linux-headers-amd64",
+        "linux-headers-6.2",
+    ]
     assert driver_release.headers_missing(trixie, "distribution", lacking, ["linux-headers-amd64"]) == []
+
+
+def test_headers_that_the_owner_chose_are_all_there_is() -> None:
+    # Those of a kernel of one's own are in no archive.
+    lacking = kernel(headers={"6.1": False, "6.2": False})
+    assert driver_release.headers_missing(release("trixie"), "nvidia", lacking, ["my-headers"]) == ["my-headers"]
+    assert driver_release.headers_missing(release("trixie"), "nvidia", lacking, []) == []
 
 
 def test_headers_of_a_host_whose_kernel_is_not_known() -> None:
@@ -141,6 +151,18 @@ def test_packages_of_the_other_source_go_when_the_source_changes(
     if source == "distribution":
         wanted = [*wanted, "linux-modules-nvidia-580-server-open-generic"]
     assert driver_release.replaced_packages(installed, source, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "brings"),
+    [
+        # NVIDIA's own packages for Ubuntu carry Ubuntu's names below the one that is asked for.
+        (["nvidia-open-580"], ["nvidia-dkms-580-open", "nvidia-driver-580-open", "nvidia-kernel-source-580-open"]),
+        (["nvidia-open", "nvidia-persistenced"], ["nvidia-dkms-open", "nvidia-driver-open"]),
+    ],
+)
+def test_what_nvidias_driver_depends_on_stays(wanted: list[str], brings: list[str]) -> None:
+    assert driver_release.replaced_packages([*wanted, *brings], "nvidia", wanted) == []
 
 
 def test_proprietary_packages_are_told_from_open_ones() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.pageindex.home.plugins.module_utils import driver_state
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
 
 WORKAROUNDS = catalogue("workarounds")
 RELEASES = catalogue("releases")
+REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = "/etc/modprobe.d/pageindex-home-nvidia.conf"
 VERSION = "595.91.07"
 PACKAGES = ["nvidia-open", "nvidia-persistenced"]
@@ -145,17 +148,33 @@ def test_a_host_without_kernels_of_its_own_misses_no_module() -> None:
 
 
 def test_what_stands_against_a_reboot() -> None:
-    assert driver_state.boot_problem(kernel(), VERSION) == driver_state.boot_problem(kernel(next=None), VERSION) == ""
-    problem = driver_state.boot_problem(kernel(modules={}, headers={"6.2": False}), VERSION)
+    assert driver_state.boot_problem(kernel(), VERSION, "nvidia") == ""
+    assert driver_state.boot_problem(kernel(next=None), VERSION, "nvidia") == ""
+    lacking = kernel(modules={}, headers={"6.2": False})
+    problem = driver_state.boot_problem(lacking, VERSION, "nvidia")
     assert "apt-get install linux-headers-6.2" in problem and "dkms autoinstall -k 6.2" in problem
+    signed = driver_state.boot_problem(lacking, VERSION, "distribution", "linux-modules-nvidia-595-server-open-6.2")
+    assert "apt-get install linux-modules-nvidia-595-server-open-6.2" in signed
+    assert "dkms" not in signed and "headers" not in signed
+    assert "apt-cache search linux-modules-nvidia" in driver_state.boot_problem(lacking, VERSION, "distribution")
+
+
+def test_the_look_after_the_build_judges_it() -> None:
+    """DKMS fails with any module of anybody's that does not build, also when ours did."""
+    tasks = yaml.safe_load((REPOSITORY / "roles" / "nvidia_driver" / "tasks" / "module.yml").read_text())
+    [build] = [number for number, task in enumerate(tasks) if "ansible.builtin.command" in task]
+    assert tasks[build]["failed_when"] is False
+    assert [task for task in tasks[build:] if "pageindex.home.gpu_info" in task]
+    assert "__nvidia_driver_boot_problem" in tasks[-1]["ansible.builtin.assert"]["that"]
 
 
 def test_secure_boot_stops_with_the_steps_at_the_console() -> None:
-    problem = driver_state.secure_boot_problem(kernel(secure_boot=True), "nvidia", RELEASES["trixie"])
+    refused = kernel(secure_boot=True, flavour=None)
+    problem = driver_state.secure_boot_problem(refused, "nvidia", RELEASES["trixie"])
     steps = ["Secure Boot is on", "mokutil --import /var/lib/dkms/mok.pub", "Enroll MOK", "run the same command again"]
     assert [step for step in steps if step not in problem] == []
     assert "nvidia_driver_source" not in problem
-    ubuntu = driver_state.secure_boot_problem(kernel(secure_boot=True), "nvidia", RELEASES["noble"])
+    ubuntu = driver_state.secure_boot_problem(refused, "nvidia", RELEASES["noble"])
     assert "/var/lib/shim-signed/mok/MOK.der" in ubuntu and "Set nvidia_driver_source to auto" in ubuntu
 
 
@@ -166,10 +185,17 @@ def test_secure_boot_stops_with_the_steps_at_the_console() -> None:
         ({"secure_boot": None}, "nvidia"),
         ({"secure_boot": True}, "distribution"),
         ({"secure_boot": True, "signing_key_enrolled": True}, "nvidia"),
+        # The kernel has accepted the module that is loaded, whatever key it is signed with.
+        ({"secure_boot": True, "flavour": "open"}, "nvidia"),
     ],
 )
 def test_secure_boot_is_no_problem(facts: dict[str, Any], source: str) -> None:
-    assert driver_state.secure_boot_problem(kernel(**facts), source, RELEASES["noble"]) == ""
+    assert driver_state.secure_boot_problem(kernel(**{"flavour": None, **facts}), source, RELEASES["noble"]) == ""
+
+
+def test_modules_that_the_distribution_signed_say_nothing_about_our_own() -> None:
+    signed = kernel(secure_boot=True, packages={"linux-modules-nvidia-580-server-open-generic": "6.8.0-90.91"})
+    assert "Secure Boot is on" in driver_state.secure_boot_problem(signed, "nvidia", RELEASES["noble"])
 
 
 def drift(facts: dict[str, Any], options: tuple[str, ...] = ()) -> list[str]:

@@ -43,6 +43,13 @@ def test_on_with_a_key_or_a_driver_that_is_accepted() -> None:
     assert statuses("secure_boot", with_secure_boot(finished_host())) == ["green"]
 
 
+def test_modules_that_the_distribution_signed_say_nothing_about_our_own() -> None:
+    seen = with_secure_boot(finished_host())
+    seen["packages"] = {"installed": {"linux-modules-nvidia-580-server-open-generic": {}}}
+    assert statuses("secure_boot", seen) == ["red"]
+    assert statuses("secure_boot", seen, driver_packages_signed=True) == ["green"]
+
+
 def test_not_known_or_not_needed() -> None:
     seen = clean_host()
     seen["firmware"]["secure_boot"] = None

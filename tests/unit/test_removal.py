@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.json_documents import JsonDocumentError
@@ -20,8 +21,13 @@ from ansible_collections.pageindex.home.plugins.module_utils.removal.docker_orig
     reasons_to_stay,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.removal.packages import PackageRemover
-from ansible_collections.pageindex.home.plugins.module_utils.removal.services import Services, job_folders
+from ansible_collections.pageindex.home.plugins.module_utils.removal.services import (
+    RemovalError,
+    Services,
+    job_folders,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.removal.summary import summarize
+from ansible_collections.pageindex.home.plugins.modules import removed
 
 GONE = CommandResult(127, "", "docker: command not found")
 MISSING_UNIT = "Id=x\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n"
@@ -220,6 +226,50 @@ def test_no_package_left_is_no_change() -> None:
     plan = remover.plan(["docker.io"], ["containerd"])
     remover.carry_out(plan)
     assert plan.actions == [] and host.did("apt-get") == []
+
+
+ROLE_VARIABLES = yaml.safe_load(
+    (Path(__file__).resolve().parents[2] / "roles" / "nvidia_driver" / "vars" / "main.yml").read_text()
+)
+# NVIDIA's and Debian's packages, then Ubuntu's.
+DRIVER_PACKAGES = [
+    "cuda-drivers", "cuda-drivers-595", "firmware-nvidia-gsp", "firmware-nvidia-gsp-595", "glx-alternative-nvidia",
+    "libcuda1", "libcudadebugger1", "libegl-nvidia0",
+    "libgles-nvidia1", "libgles-nvidia2", "libglx-nvidia0", "libnvcuvid1", "libnvidia-cfg1", "libnvidia-ml1",
+    "libnvidia-ptxjitcompiler1", "libnvoptix1", "nvidia-alternative", "nvidia-driver", "nvidia-driver-cuda",
+    "nvidia-driver-libs", "nvidia-driver-pinning-595", "nvidia-egl-common", "nvidia-egl-icd",
+    "nvidia-kernel-open-dkms", "nvidia-kernel-support", "nvidia-legacy-check", "nvidia-modprobe", "nvidia-open",
+    "nvidia-opencl-icd", "nvidia-persistenced", "nvidia-settings", "nvidia-smi", "nvidia-suspend-common",
+    "nvidia-vdpau-driver", "nvidia-vulkan-common", "nvidia-vulkan-icd", "nvidia-xconfig", "xserver-xorg-video-nvidia",
+    "libnvidia-common-580", "libnvidia-compute-580-server", "libnvidia-gl-580", "nvidia-compute-utils-580",
+    "nvidia-dkms-580-open", "nvidia-driver-580-server-open", "nvidia-firmware-580-580.178.04",
+    "nvidia-kernel-common-580", "nvidia-kernel-source-580-open", "nvidia-utils-580",
+    "linux-modules-nvidia-580-server-open-generic", "linux-objects-nvidia-580-server-open-6.8.0-90-generic",
+    "linux-signatures-nvidia-6.8.0-90-generic", "xserver-xorg-video-nvidia-580", "xserver-xorg-video-nvidia-580-server",
+]  # fmt: skip
+OTHER_PACKAGES = [
+    "firmware-nvidia-graphics",  # nouveau's
+    "libnvidia-container-tools", "libnvidia-container1", "nvidia-container-runtime", "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base", "nvidia-cuda-toolkit", "nvidia-docker2", "linux-headers-amd64", "libcudart12",
+    "libegl1", "libgl1", "libglx0", "xserver-xorg-video-nouveau",
+]  # fmt: skip
+
+
+def test_every_package_of_a_real_driver_goes_and_none_of_the_toolkit() -> None:
+    listing = "\n".join(f"{name}\tinstalled" for name in [*DRIVER_PACKAGES, *OTHER_PACKAGES])
+    plan = PackageRemover(FakeHost({"dpkg-query": listing})).plan(ROLE_VARIABLES["__nvidia_driver_package_patterns"])
+    assert plan.names == sorted(DRIVER_PACKAGES)
+
+
+def test_an_announcement_reports_packages_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = FakeHost({"dpkg-query": STATES, "apt-get -s": "Remv gitlab-runner [1]\nRemv docker.io [26]\n"})
+    monkeypatch.setattr(removed, "run_command", host)
+    wanted = {"packages": ["docker.io"], "packages_automatic": [], "purge": False, "announce": False}
+    with pytest.raises(RemovalError, match="need them: gitlab-runner"):
+        removed.remove_packages(wanted, True, [])
+    notes: list[str] = []
+    assert removed.remove_packages({**wanted, "announce": True}, True, notes) == []
+    assert "gitlab-runner" in notes[0] and "apt-get remove gitlab-runner" in notes[0]
 
 
 # --- Docker's origin ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.apt
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.disks
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.docker
+import ansible_collections.pageindex.home.plugins.module_utils.preflight.encryption
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.firmware
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.gpus
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.kernel

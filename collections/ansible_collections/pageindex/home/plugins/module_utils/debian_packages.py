@@ -200,6 +200,9 @@ class Packages:
             self._repair()
             self._install([], chosen, obsolete)
             result.changed = True
+            # What depends on a removed package went with it: what is wanted of that comes back below.
+            states = self.states(names)
+            missing = [package for package in everything if not package.satisfied_by(states[package.name].version)]
         if missing:
             self._repair()
             self._update()

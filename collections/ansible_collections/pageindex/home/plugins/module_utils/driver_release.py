@@ -119,12 +119,15 @@ def headers_missing(
 
     kernel: what kernel_modules.gather found. The running kernel counts when no other one boots next. A running
     kernel that a newer one is about to replace needs no new module, and its headers often have left the archive.
+    Metapackages that the owner chose stand alone: the archive may not know that kernel.
     """
     if source == "distribution" or not kernel:
         return []
-    missing = [name for name in metapackages if name not in kernel["packages"]]
+    wanted = list(metapackages)
+    missing = [name for name in wanted if name not in kernel["packages"]]
     following = kernel["next"] or kernel["running"]
-    if release and following and kernel["next"] and not kernel["headers"].get(following):
+    chosen = wanted != headers_packages(release, source, kernel["packages"])
+    if release and not chosen and following and kernel["next"] and not kernel["headers"].get(following):
         missing.append(release["headers"]["package"].replace("{kernel}", following))
     return missing
 
@@ -140,10 +143,11 @@ def proprietary_packages(installed: Iterable[str]) -> list[str]:
     return sorted(name for name in installed if PROPRIETARY.fullmatch(name))
 
 
-# The packages by which a driver was chosen; what they depend on goes or stays with them.
+# The packages by which a driver was chosen; what they depend on goes or stays with them. NVIDIA's nvidia-open-580
+# depends on nvidia-driver-580-open, so of Ubuntu's names only those of the server branches tell where one came from.
 CHOSEN_FROM = {
     "nvidia": re.compile(r"nvidia-open(-\d+)?|nvidia-persistenced"),
-    "distribution": re.compile(r"nvidia-(driver|headless(-no-dkms)?)-\d+-(server-)?open|linux-modules-nvidia-.+"),
+    "distribution": re.compile(r"nvidia-(driver|headless(-no-dkms)?)-\d+-server-open|linux-modules-nvidia-.+"),
 }
 
 

@@ -12,6 +12,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.debian_versions imp
 
 # What modinfo says of the proprietary module; the open one is "Dual MIT/GPL".
 PROPRIETARY_LICENSE = "NVIDIA"
+# Packages of modules that the distribution has built and signed.
+READY_MODULES = "linux-modules-nvidia-"
 REPAIR = "Run `ansible-playbook site.yml --tags nvidia_driver`"
 _TRUE, _FALSE = ("y", "yes", "true"), ("n", "no", "false")
 
@@ -120,10 +122,21 @@ def next_module_missing(kernel: Mapping[str, Any], version: str | None) -> bool:
     return bool(kernel.get("next")) and not fitting_module(kernel, kernel["next"], version)
 
 
-def boot_problem(kernel: Mapping[str, Any], version: str | None) -> str:
-    """Why the host must not be rebooted now, with what to look at; "" when the next boot finds its module."""
+def boot_problem(kernel: Mapping[str, Any], version: str | None, source: str, signed_package: str = "") -> str:
+    """Why the host must not be rebooted now, with what to look at; "" when the next boot finds its module.
+
+    signed_package: the one that has the signed modules for that kernel, where the source is the distribution.
+    """
     if not next_module_missing(kernel, version):
         return ""
+    fix = _signed_module_fix(kernel, signed_package) if source == "distribution" else _built_module_fix(kernel)
+    return (
+        f"The kernel {kernel['next']} boots next and has no open module {version} on disk, so a reboot would leave "
+        f"this host without GPUs; it was not rebooted. {fix} Then run the same command again."
+    )
+
+
+def _built_module_fix(kernel: Mapping[str, Any]) -> str:
     name = kernel["next"]
     headers = (
         "Its headers are installed."
@@ -131,15 +144,34 @@ def boot_problem(kernel: Mapping[str, Any], version: str | None) -> str:
         else f"Its headers are missing: run `apt-get install linux-headers-{name}`."
     )
     return (
-        f"The kernel {name} boots next and has no open module {version} on disk, so a reboot would leave this host "
-        f"without GPUs; it was not rebooted. {headers} Look at `dkms status` and /var/lib/dkms/nvidia/*/build/make.log "
-        f"on the host, run `dkms autoinstall -k {name}` there, then run the same command again."
+        f"{headers} Look at `dkms status` and /var/lib/dkms/nvidia/*/build/make.log on the host, and run "
+        f"`dkms autoinstall -k {name}` there."
     )
+
+
+def _signed_module_fix(kernel: Mapping[str, Any], package: str) -> str:
+    search = f"`apt-cache search linux-modules-nvidia | grep {kernel['next']}`"
+    install = f"Run `apt-get install {package}` on the host" if package else f"Install what {search} shows on the host"
+    return (
+        f"{install}; where the archive does not have it for this version, remove that kernel "
+        f"(`apt-get remove linux-image-{kernel['next']}`)."
+    )
+
+
+def built_module_accepted(kernel: Mapping[str, Any]) -> bool:
+    """Whether the kernel has loaded a module that was built here, whatever key it is signed with.
+
+    One that the distribution signed says nothing about the next one that is built here.
+    """
+    signed = any(name.startswith(READY_MODULES) for name in kernel.get("packages") or ())
+    return bool(kernel.get("flavour")) and not signed
 
 
 def secure_boot_problem(kernel: Mapping[str, Any], source: str, release: Mapping[str, Any]) -> str:
     """Why Secure Boot forbids the packages, with the steps at the console; "" when it does not."""
-    if not kernel["secure_boot"] or source == "distribution" or kernel["signing_key_enrolled"]:
+    if not kernel["secure_boot"] or source == "distribution":
+        return ""
+    if kernel["signing_key_enrolled"] or built_module_accepted(kernel):
         return ""
     ubuntu = release.get("distribution") == "Ubuntu"
     key = "/var/lib/shim-signed/mok/MOK.der" if ubuntu else "/var/lib/dkms/mok.pub"

@@ -94,6 +94,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.survey import (
     apt,
     disks,
     docker,
+    encryption,
     firmware,
     kernel,
     kernel_log,
@@ -125,6 +126,7 @@ TOPICS: dict[str, Callable[[SurveyRequest], dict[str, Any] | None]] = {
     "apt": apt.survey,
     "docker": docker.survey,
     "disks": disks.survey,
+    "encryption": encryption.survey,
     "storage_health": storage_health.survey,
     "network": network.survey,
 }

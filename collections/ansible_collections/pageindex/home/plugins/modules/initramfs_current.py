@@ -9,7 +9,9 @@ module: initramfs_current
 short_description: Rebuild initial RAM disks that are older than the module configuration
 description:
   - Runs C(update-initramfs) for every initial RAM disk in /boot that was built before one of the given files
-    was written, so that a run that was killed in between is made good by the next one.
+    was written, so that a run that was killed in between is made good by the next one. Copies beside them, and those
+    of kernels that are not installed, are left alone.
+  - Fails when the command ends well but has written nothing, as with a /boot that is mounted read-only.
   - Hosts without C(update-initramfs) or without initial RAM disks are left alone.
 options:
   newer_than:

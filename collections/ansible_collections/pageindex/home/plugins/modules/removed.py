@@ -89,7 +89,9 @@ options:
     elements: path
     default: []
   announce:
-    description: Only say what would be done, and do not count it as a change.
+    description:
+      - Only say what would be done, and do not count it as a change. Packages of others that need ours are no
+        error then but a note.
     type: bool
     default: false
 attributes:
@@ -148,18 +150,23 @@ from ansible_collections.pageindex.home.plugins.module_utils.removal.services im
 from ansible_collections.pageindex.home.plugins.module_utils.systemd_units import UnitError
 
 
-def remove_packages(wanted: dict[str, Any], check: bool) -> list[str]:
-    """Remove the packages. Raises RemovalError when others need them, PackageError when apt fails."""
+def remove_packages(wanted: dict[str, Any], check: bool, notes: list[str]) -> list[str]:
+    """Remove the packages. Raises RemovalError when others need them, PackageError when apt fails.
+
+    An announcement has the packages of others in `notes` instead: whoever reads it decides.
+    """
     if not wanted["packages"]:
         return []
     remover = PackageRemover(run_command, check)
     plan = remover.plan(wanted["packages"], wanted["packages_automatic"], wanted["purge"])
     if plan.needed_by:
         others = " ".join(plan.needed_by)
-        raise RemovalError(
-            f"removing {', '.join(plan.names)} would take away packages of others that need them: {others}. Nothing"
-            f" was removed by this step. Run `apt-get remove {others}` on the host, then the same command again."
-        )
+        found = f"removing {', '.join(plan.names)} would take away packages of others that need them: {others}."
+        fix = f"Run `apt-get remove {others}` on the host, then the same command again."
+        if not wanted["announce"]:
+            raise RemovalError(f"{found} Nothing was removed by this step. {fix}")
+        notes.append(f"{found} Until that is decided all of them stay. {fix}")
+        return []
     remover.carry_out(plan, wanted["purge"])
     return plan.actions
 
@@ -217,7 +224,7 @@ def main() -> None:
         for repository in wanted["images"]:
             actions += services.remove_images(repository)
         actions += services.remove_networks(wanted["networks"])
-        actions += remove_packages(wanted, check)
+        actions += remove_packages(wanted, check, services.notes)
         if wanted["json_file"]:
             state_file = wanted["json_state_file"] or ""
             actions += paths.remove_json_keys(wanted["json_file"], wanted["json_keys"], check, state_file)

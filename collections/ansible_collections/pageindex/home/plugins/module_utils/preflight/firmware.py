@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.driver_state import secure_boot_problem
+from ansible_collections.pageindex.home.plugins.module_utils.driver_state import (
+    built_module_accepted,
+    secure_boot_problem,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.cards import about, wants_gpus
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import (
     CheckResult,
@@ -32,15 +35,18 @@ def secure_boot(seen: Survey, wanted: Wanted) -> CheckResult:
         return None
     if not firmware["secure_boot"]:
         return green("secure_boot", "off" if firmware.get("efi") else "off (no UEFI)")
-    if about(seen, "kernel").get("driver_loaded"):
-        return green("secure_boot", "on; the loaded driver is accepted")
     if wanted.get("driver_packages_signed"):
         return green("secure_boot", "on; the chosen driver packages are signed by the distribution")
-    problem = secure_boot_problem(
-        {"secure_boot": True, "signing_key_enrolled": bool(firmware.get("signing_key_enrolled"))},
-        "nvidia",
-        _release(seen, wanted),
-    )
+    # The role asks the same function.
+    facts = {
+        "secure_boot": True,
+        "signing_key_enrolled": bool(firmware.get("signing_key_enrolled")),
+        "flavour": about(seen, "kernel").get("driver_flavour"),
+        "packages": about(seen, "packages").get("installed"),
+    }
+    if built_module_accepted(facts):
+        return green("secure_boot", "on; the loaded driver is accepted")
+    problem = secure_boot_problem(facts, "nvidia", _release(seen, wanted))
     if not problem:
         return green("secure_boot", "on; the key that DKMS signs with is enrolled")
     keys = firmware.get("signing_keys") or ()
