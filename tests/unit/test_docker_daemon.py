@@ -34,6 +34,8 @@ class FakeHost:
         self.refuses = ""
         self.unstartable: set[str] = set()
         self.answers = True
+        # Text in daemon.json that dockerd does not start with, though it finds it valid.
+        self.poison = ""
         self.calls: list[str] = []
 
     def __call__(self, arguments: Sequence[str], environment: object = None, timeout: object = None) -> CommandResult:
@@ -53,6 +55,10 @@ class FakeHost:
                 1, json.dumps([{"Id": f"id-{name}", "State": {"Running": self.containers[name]}} for name in there]), ""
             )
         self.calls.append(" ".join(words))
+        if words[:2] == ["systemctl", "restart"] and self.poison:
+            config = self.directory / "daemon.json"
+            if config.exists() and self.poison in config.read_text():
+                return CommandResult(1, "", "Job for docker.service failed.")
         if words[:2] == ["systemctl", "reload"]:
             self.live_restore = True
         if words[:2] == ["systemctl", "restart"] and not self.live_restore:
@@ -95,8 +101,8 @@ def config(tmp_path: Path) -> Path:
 
 
 def daemon(host: FakeHost, config: Path, check: bool = False) -> DockerDaemon:
-    record = str(config.parent / "containers.json")
-    return DockerDaemon(str(config), record, "dockerd --validate --config-file=%s", host, check)
+    record, previous = (str(config.parent / name) for name in ("containers.json", "before.json"))
+    return DockerDaemon(str(config), record, "dockerd --validate --config-file=%s", host, check, previous)
 
 
 def test_restarts_when_the_configuration_is_newer_and_for_no_other_reason(config: Path) -> None:
@@ -157,6 +163,37 @@ def test_a_configuration_that_would_stop_docker_leaves_it_alone(
     with pytest.raises(UnitError, match=f"(?s){message}"):
         daemon(host, config).ensure()
     assert host.calls == []
+
+
+@pytest.mark.parametrize("before", ['{"debug": true}', ""])
+def test_a_configuration_that_docker_does_not_start_with_goes_back(config: Path, before: str) -> None:
+    previous = config.parent / "before.json"
+    previous.write_text(before)
+    host = FakeHost(config.parent, {"a": True})
+    host.poison = "log-driver"
+    with pytest.raises(UnitError, match=r"(?s)restart docker\.service failed.*as it was before, and Docker runs"):
+        daemon(host, config).ensure()
+    assert (config.read_text() if config.exists() else "") == before
+    assert host.calls[-2:] == ["systemctl reset-failed docker.service", "systemctl restart docker.service"]
+    assert not previous.exists()
+
+
+def test_a_previous_configuration_that_fails_too_is_kept_and_reported(config: Path) -> None:
+    (config.parent / "before.json").write_text('{"log-driver": "x"}')
+    host = FakeHost(config.parent)
+    host.poison = "log-driver"
+    with pytest.raises(UnitError, match="does not start with that either"):
+        daemon(host, config).ensure()
+    assert (config.parent / "before.json").exists()
+
+
+def test_the_previous_configuration_is_kept_until_docker_runs(config: Path) -> None:
+    previous = config.parent / "before.json"
+    previous.write_text("{}")
+    daemon(FakeHost(config.parent), config, check=True).ensure()
+    assert previous.exists()
+    daemon(FakeHost(config.parent), config).ensure()
+    assert not previous.exists()
 
 
 def test_check_mode_judges_and_restarts_nothing(config: Path) -> None:
