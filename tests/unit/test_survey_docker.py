@@ -41,6 +41,7 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             "CDISpecDirs": ["/etc/cdi"],
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp"],
+            "Swarm": {"LocalNodeState": "active"},
         },
         "/containers/json": [
             {
@@ -77,6 +78,7 @@ def test_the_daemon_is_asked_itself(host: Path) -> None:
     seen = docker.survey(SurveyRequest(), str(host), shown(UNIT))
     assert seen["engine"]["version"] == "29.1.3"
     assert seen["engine"]["live_restore"] is True
+    assert seen["engine"]["swarm"] == "active"
     assert seen["containers"] == [
         {
             "id": "a" * 64,

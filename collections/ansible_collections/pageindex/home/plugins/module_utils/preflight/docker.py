@@ -108,6 +108,27 @@ def docker_options(seen: Survey, wanted: Wanted) -> CheckResult:
     )
 
 
+@check("docker_swarm", topic="docker")
+def docker_swarm(seen: Survey, wanted: Wanted) -> CheckResult:
+    """dockerd does not start with live-restore on a node of a swarm, and its --validate does not say so."""
+    engine = seen["docker"]["engine"]
+    if not engine:
+        return None
+    live_restore = wanted.get("docker_live_restore", True)
+    expected = "no swarm, or docker_engine_live_restore: false"
+    if engine.get("swarm") in (None, "", "inactive"):
+        return green("docker_swarm", "not part of a swarm", expected)
+    if not live_restore:
+        return green("docker_swarm", f"a node of a swarm ({engine['swarm']}), live-restore stays off", expected)
+    return red(
+        "docker_swarm",
+        f"a node of a swarm ({engine['swarm']}); with live-restore dockerd would not start again",
+        expected,
+        "Set docker_engine_live_restore: false, or run `docker swarm leave` on the host when the swarm is not needed, "
+        + AGAIN,
+    )
+
+
 @check("docker_access", topic="docker")
 def docker_access(seen: Survey, wanted: Wanted) -> CheckResult:
     """Whoever reaches the daemon is root on the host."""

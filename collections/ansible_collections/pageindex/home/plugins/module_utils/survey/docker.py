@@ -220,6 +220,7 @@ class Engine:
             "root_directory": information.get("DockerRootDir"),
             "cdi_spec_directories": information.get("CDISpecDirs") or [],
             "live_restore": bool(information.get("LiveRestoreEnabled")),
+            "swarm": (information.get("Swarm") or {}).get("LocalNodeState"),
             "default_runtime": information.get("DefaultRuntime"),
             "rootless": any("rootless" in str(option) for option in information.get("SecurityOptions") or []),
             "containers_running": information.get("ContainersRunning"),
