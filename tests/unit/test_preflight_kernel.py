@@ -104,6 +104,8 @@ def test_a_module_that_modinfo_cannot_read() -> None:
         (["modprobe.blacklist=nouveau,nvidia"], ["red"]),
         (["module_blacklist=nvidia_uvm"], ["red"]),
         (None, []),
+        (["modprobe.blacklist=nouveau,nvidiafb"], ["green"]),
+        (["module_blacklist=nouveau,nvidia-drm"], ["red"]),
     ],
 )
 def test_boot_options(options: list[str] | None, expected: list[str]) -> None:

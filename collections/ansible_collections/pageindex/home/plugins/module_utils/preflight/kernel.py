@@ -26,7 +26,9 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding i
 
 # Drivers that a card may be bound to without standing in the way.
 HARMLESS_DRIVERS = (None, "nvidia", "nouveau")
-# Words of the kernel command line that keep the module from loading.
+# Modules of the driver; nvidiafb is a frame buffer of the kernel's own.
+MODULES = {"nvidia", "nvidia_drm", "nvidia_modeset", "nvidia_uvm"}
+# Words of the kernel command line that keep a module from loading.
 BLOCKING = ("module_blacklist=", "modprobe.blacklist=", "rd.driver.blacklist=")
 
 
@@ -184,7 +186,7 @@ def boot_options(seen: Survey, wanted: Wanted) -> CheckResult:
     blocking = [
         word
         for word in options
-        if word.startswith(BLOCKING) and any(name.startswith("nvidia") for name in word.partition("=")[2].split(","))
+        if word.startswith(BLOCKING) and MODULES & set(word.partition("=")[2].replace("-", "_").split(","))
     ]
     if blocking:
         return red(
