@@ -132,7 +132,10 @@ def test_leftovers_of_nvidia_docker() -> None:
         (["docker.io"], "distribution", "green"),
         (["docker-ce"], "distribution", "red"),
         (["docker-ce"], None, "green"),
-        (["podman-docker"], "docker", "red"),
+        (["podman-docker"], "docker", "yellow"),
+        (["podman-docker"], "distribution", "yellow"),
+        (["podman-docker", "moby-engine"], "docker", "red"),
+        (["podman-docker", "docker-ce"], "distribution", "red"),
         (["moby-engine"], "distribution", "red"),
     ],
 )

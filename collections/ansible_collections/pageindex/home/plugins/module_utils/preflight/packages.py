@@ -152,14 +152,13 @@ def docker_packages(seen: Survey, wanted: Wanted) -> CheckResult:
             expected,
             f"Save what its containers hold, run `snap remove docker` on the host, {AGAIN}",
         )
-    for name, what in (("podman-docker", "Podman in Docker's place"), ("moby-engine", "Microsoft's Docker packages")):
-        if name in installed:
-            return red(
-                "docker_packages",
-                f"{what} ({name})",
-                expected,
-                f"Run `apt-get remove {name}{' moby-cli' if name.startswith('moby') else ''}` on the host, {AGAIN}",
-            )
+    if "moby-engine" in installed:
+        return red(
+            "docker_packages",
+            "Microsoft's Docker packages (moby-engine)",
+            expected,
+            f"Run `apt-get remove moby-engine moby-cli` on the host, {AGAIN}",
+        )
     if source == "docker" and "docker.io" in installed:
         return yellow(
             "docker_packages",
@@ -174,6 +173,13 @@ def docker_packages(seen: Survey, wanted: Wanted) -> CheckResult:
             f"Docker's own packages (docker-ce {installed['docker-ce']['version']})",
             expected,
             "Set docker_engine_source: docker. An older Docker may not read what a newer one has written.",
+        )
+    if "podman-docker" in installed:
+        return yellow(
+            "docker_packages",
+            "Podman in Docker's place (podman-docker)",
+            expected,
+            "Nothing: site.yml puts Docker in its place; Podman itself stays, with its containers and images.",
         )
     engines = [f"{name} {installed[name]['version']}" for name in ("docker-ce", "docker.io") if name in installed]
     return green("docker_packages", ", ".join(engines) or "none yet", expected)
