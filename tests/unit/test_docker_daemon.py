@@ -11,7 +11,12 @@ import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.docker_daemon import DockerDaemon
-from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import DockerUnit, given_twice, parse_flags
+from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import (
+    DaemonFlag,
+    DockerUnit,
+    given_twice,
+    parse_flags,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.running_containers import (
     ContainersNotStarted,
     RunningContainers,
@@ -203,16 +208,21 @@ def test_check_mode_judges_and_restarts_nothing(config: Path) -> None:
 
 
 def test_flags_and_their_names_in_the_file() -> None:
-    words = "dockerd -H fd:// --log-driver=syslog --registry-mirror https://x --debug -D -l warn --live-restore".split()
+    words = "dockerd -H fd:// -Htcp://:1 --log-driver=syslog --registry-mirror https://x --debug -D -l warn".split()
     assert parse_flags(words[1:]) == [
-        ("hosts", "-H fd://"),
-        ("log-driver", "--log-driver=syslog"),
-        ("registry-mirrors", "--registry-mirror https://x"),
-        ("debug", "--debug"),
-        ("debug", "-D"),
-        ("log-level", "-l warn"),
-        ("live-restore", "--live-restore"),
+        ("hosts", "-H fd://", "fd://"),
+        ("hosts", "-Htcp://:1", "tcp://:1"),
+        ("log-driver", "--log-driver=syslog", "syslog"),
+        ("registry-mirrors", "--registry-mirror https://x", "https://x"),
+        ("debug", "--debug", ""),
+        ("debug", "-D", ""),
+        ("log-level", "-l warn", "warn"),
     ]
+
+
+def test_what_dockerd_merges_may_stand_in_both_places() -> None:
+    flags = [DaemonFlag("runtimes", "--add-runtime=a=/a", "a=/a", "/unit")]
+    assert given_twice({"runtimes": {"nvidia": {}}}, flags, "/etc/docker/daemon.json", "docker.service") == []
 
 
 def test_both_places_of_an_option_are_named(config: Path) -> None:

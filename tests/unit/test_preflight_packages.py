@@ -65,6 +65,7 @@ def test_a_driver_from_a_run_file() -> None:
     [
         "nvidia-kernel-dkms",
         "nvidia-dkms-580",
+        "nvidia-driver-550",
         "nvidia-dkms",
         "nvidia-kernel-source-570-server",
         "linux-modules-nvidia-580-generic",

@@ -113,19 +113,6 @@ def test_options_of_the_command_line(host: Path) -> None:
     }
 
 
-def test_names_of_options_in_the_file() -> None:
-    words = (
-        "--debug --log-opt max-size=1m --log-opt=max-file=2 --insecure-registry a:5000 -g /srv --iptables=false".split()
-    )
-    assert docker.daemon_options(words) == {
-        "debug": [""],
-        "log-opts": ["max-size=1m", "max-file=2"],
-        "insecure-registries": ["a:5000"],
-        "data-root": ["/srv"],
-        "iptables": ["false"],
-    }
-
-
 @pytest.mark.parametrize(
     ("text", "error", "keys"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.pageindex.home.plugins.module_utils.debian_versions import is_below, upstream_version
+from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import MERGED_NAMES
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import (
     CheckResult,
     Survey,
@@ -21,8 +22,6 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.system im
 AGAIN = "then run this again."
 # The role merges these into daemon.json when it is not told its own list.
 DAEMON_KEYS = ("features", "live-restore", "log-driver", "log-opts")
-# dockerd itself lets these stand on its command line and in the file.
-MERGED_NAMES = {"runtimes"}
 PACKAGES = ("docker-ce", "docker.io")
 
 
