@@ -38,6 +38,7 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             "ServerVersion": "29.1.3",
             "Driver": "overlayfs",
             "DockerRootDir": "/var/lib/docker",
+            "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
             "CDISpecDirs": ["/etc/cdi"],
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp"],
@@ -79,6 +80,7 @@ def test_the_daemon_is_asked_itself(host: Path) -> None:
     assert seen["engine"]["version"] == "29.1.3"
     assert seen["engine"]["live_restore"] is True
     assert seen["engine"]["swarm"] == "active"
+    assert seen["engine"]["containerd_images"] is True
     assert seen["containers"] == [
         {
             "id": "a" * 64,

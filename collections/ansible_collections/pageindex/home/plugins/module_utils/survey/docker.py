@@ -138,6 +138,7 @@ class Engine:
             "version": information["ServerVersion"],
             "storage_driver": information.get("Driver"),
             "root_directory": information.get("DockerRootDir"),
+            "containerd_images": "containerd.snapshotter" in str(information.get("DriverStatus")),
             "cdi_spec_directories": information.get("CDISpecDirs") or [],
             "live_restore": bool(information.get("LiveRestoreEnabled")),
             "swarm": (information.get("Swarm") or {}).get("LocalNodeState"),
