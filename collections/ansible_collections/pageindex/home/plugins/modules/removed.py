@@ -139,7 +139,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.initramfs import In
 from ansible_collections.pageindex.home.plugins.module_utils.json_documents import JsonDocumentError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 from ansible_collections.pageindex.home.plugins.module_utils.removal import paths
-from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import source_files
+from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import disabled_notes, source_files
 from ansible_collections.pageindex.home.plugins.module_utils.removal.packages import PackageRemover
 from ansible_collections.pageindex.home.plugins.module_utils.removal.services import (
     RemovalError,
@@ -229,7 +229,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
         return
     kept = [{"path": path, "size": paths.size_text(path)} for path in wanted["keeps"] if os.path.exists(path)]
-    module.exit_json(changed=bool(actions) and not wanted["announce"], actions=actions, notes=services.notes, kept=kept)
+    notes = services.notes + (disabled_notes() if wanted["apt_sources"] else [])
+    module.exit_json(changed=bool(actions) and not wanted["announce"], actions=actions, notes=notes, kept=kept)
 
 
 if __name__ == "__main__":
