@@ -11,7 +11,12 @@ import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.docker_daemon import DockerDaemon
-from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import DockerUnit, given_twice, parse_flags
+from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import (
+    DaemonFlag,
+    DockerUnit,
+    given_twice,
+    parse_flags,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.running_containers import (
     ContainersNotStarted,
     RunningContainers,
@@ -34,6 +39,8 @@ class FakeHost:
         self.refuses = ""
         self.unstartable: set[str] = set()
         self.answers = True
+        # Text in daemon.json that dockerd does not start with, though it finds it valid.
+        self.poison = ""
         self.calls: list[str] = []
 
     def __call__(self, arguments: Sequence[str], environment: object = None, timeout: object = None) -> CommandResult:
@@ -53,6 +60,10 @@ class FakeHost:
                 1, json.dumps([{"Id": f"id-{name}", "State": {"Running": self.containers[name]}} for name in there]), ""
             )
         self.calls.append(" ".join(words))
+        if words[:2] == ["systemctl", "restart"] and self.poison:
+            config = self.directory / "daemon.json"
+            if config.exists() and self.poison in config.read_text():
+                return CommandResult(1, "", "Job for docker.service failed.")
         if words[:2] == ["systemctl", "reload"]:
             self.live_restore = True
         if words[:2] == ["systemctl", "restart"] and not self.live_restore:
@@ -95,8 +106,8 @@ def config(tmp_path: Path) -> Path:
 
 
 def daemon(host: FakeHost, config: Path, check: bool = False) -> DockerDaemon:
-    record = str(config.parent / "containers.json")
-    return DockerDaemon(str(config), record, "dockerd --validate --config-file=%s", host, check)
+    record, previous = (str(config.parent / name) for name in ("containers.json", "before.json"))
+    return DockerDaemon(str(config), record, "dockerd --validate --config-file=%s", host, check, previous)
 
 
 def test_restarts_when_the_configuration_is_newer_and_for_no_other_reason(config: Path) -> None:
@@ -159,6 +170,37 @@ def test_a_configuration_that_would_stop_docker_leaves_it_alone(
     assert host.calls == []
 
 
+@pytest.mark.parametrize("before", ['{"debug": true}', ""])
+def test_a_configuration_that_docker_does_not_start_with_goes_back(config: Path, before: str) -> None:
+    previous = config.parent / "before.json"
+    previous.write_text(before)
+    host = FakeHost(config.parent, {"a": True})
+    host.poison = "log-driver"
+    with pytest.raises(UnitError, match=r"(?s)restart docker\.service failed.*as it was before, and Docker runs"):
+        daemon(host, config).ensure()
+    assert (config.read_text() if config.exists() else "") == before
+    assert host.calls[-2:] == ["systemctl reset-failed docker.service", "systemctl restart docker.service"]
+    assert not previous.exists()
+
+
+def test_a_previous_configuration_that_fails_too_is_kept_and_reported(config: Path) -> None:
+    (config.parent / "before.json").write_text('{"log-driver": "x"}')
+    host = FakeHost(config.parent)
+    host.poison = "log-driver"
+    with pytest.raises(UnitError, match="does not start with that either"):
+        daemon(host, config).ensure()
+    assert (config.parent / "before.json").exists()
+
+
+def test_the_previous_configuration_is_kept_until_docker_runs(config: Path) -> None:
+    previous = config.parent / "before.json"
+    previous.write_text("{}")
+    daemon(FakeHost(config.parent), config, check=True).ensure()
+    assert previous.exists()
+    daemon(FakeHost(config.parent), config).ensure()
+    assert not previous.exists()
+
+
 def test_check_mode_judges_and_restarts_nothing(config: Path) -> None:
     host = FakeHost(config.parent, {"a": True})
     result, _ = daemon(host, config, check=True).ensure()
@@ -166,16 +208,21 @@ def test_check_mode_judges_and_restarts_nothing(config: Path) -> None:
 
 
 def test_flags_and_their_names_in_the_file() -> None:
-    words = "dockerd -H fd:// --log-driver=syslog --registry-mirror https://x --debug -D -l warn --live-restore".split()
+    words = "dockerd -H fd:// -Htcp://:1 --log-driver=syslog --registry-mirror https://x --debug -D -l warn".split()
     assert parse_flags(words[1:]) == [
-        ("hosts", "-H fd://"),
-        ("log-driver", "--log-driver=syslog"),
-        ("registry-mirrors", "--registry-mirror https://x"),
-        ("debug", "--debug"),
-        ("debug", "-D"),
-        ("log-level", "-l warn"),
-        ("live-restore", "--live-restore"),
+        ("hosts", "-H fd://", "fd://"),
+        ("hosts", "-Htcp://:1", "tcp://:1"),
+        ("log-driver", "--log-driver=syslog", "syslog"),
+        ("registry-mirrors", "--registry-mirror https://x", "https://x"),
+        ("debug", "--debug", ""),
+        ("debug", "-D", ""),
+        ("log-level", "-l warn", "warn"),
     ]
+
+
+def test_what_dockerd_merges_may_stand_in_both_places() -> None:
+    flags = [DaemonFlag("runtimes", "--add-runtime=a=/a", "a=/a", "/unit")]
+    assert given_twice({"runtimes": {"nvidia": {}}}, flags, "/etc/docker/daemon.json", "docker.service") == []
 
 
 def test_both_places_of_an_option_are_named(config: Path) -> None:

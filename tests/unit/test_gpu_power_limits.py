@@ -43,6 +43,8 @@ class FakeNvml:
     def __init__(self, silent_for: int = 0) -> None:
         self.limits = {0: 575000, 1: 575000}
         self.refuses = {1}
+        self.persistence = {0: 0, 1: 0}
+        self.forgetful = False
         self.silent_for = silent_for
 
     def nvmlInit(self) -> None:
@@ -75,6 +77,13 @@ class FakeNvml:
 
     def nvmlDeviceGetPowerManagementLimitConstraints(self, handle: int) -> list[int]:
         return [400000, 600000]
+
+    def nvmlDeviceGetPersistenceMode(self, handle: int) -> int:
+        return self.persistence[handle]
+
+    def nvmlDeviceSetPersistenceMode(self, handle: int, mode: int) -> None:
+        if not self.forgetful:
+            self.persistence[handle] = mode
 
     def nvmlDeviceSetPowerManagementLimit(self, handle: int, milliwatts: int) -> None:
         if handle in self.refuses:
@@ -171,6 +180,27 @@ def test_one_card_that_refuses_does_not_keep_the_others_from_their_limit() -> No
     assert nvml.limits == {0: 450000, 1: 575000}
     assert "450 W, was 575 W" in done[0]
     assert "GPU 1" in failed[0] and "Insufficient Permissions" in failed[0] and "400 W to 600 W" in failed[0]
+
+
+def test_persistence_mode_comes_before_the_limit_which_would_go_without_it() -> None:
+    nvml = FakeNvml()
+    nvml.limits[1] = 450000
+    with PowerManagement(nvml) as management:
+        assert "persistence mode is off" in differences(450, management.cards())[1]
+        done, failed = apply(management, 450)
+        assert (nvml.persistence, failed) == ({0: 1, 1: 1}, [])
+        assert "as it was" in done[1]
+        assert differences(450, management.cards()) == []
+
+
+def test_persistence_mode_is_read_back() -> None:
+    nvml = FakeNvml()
+    nvml.forgetful = True
+    with PowerManagement(nvml) as management:
+        done, failed = apply(management, {"0": 450})
+    assert "GPU 0" in failed[0] and "persistence mode is still off" in failed[0]
+    assert nvml.limits[0] == 575000
+    assert done == [], "a default that a card is to keep is not kept without it either"
 
 
 @pytest.fixture

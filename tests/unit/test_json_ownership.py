@@ -68,6 +68,31 @@ def test_a_changed_setting_still_remembers_the_first_value() -> None:
     assert ownership.restore(merged) == {"log-opts": {"max-size": "1g"}}
 
 
+def test_options_of_another_kind_are_replaced_as_a_whole() -> None:
+    kinds = {"log-opts": "log-driver"}
+    theirs = {"log-driver": "syslog", "log-opts": {"syslog-address": "udp://10.0.0.1"}, "debug": True}
+    ownership = Ownership()
+    merged = ownership.set(theirs, OURS, kinds)
+    assert merged["log-opts"] == {"max-size": "100m"}
+    noted = ownership.to_document()
+    ownership = saved(ownership)
+    assert ownership.set(merged, OURS, kinds) == merged
+    assert ownership.to_document() == noted
+    assert ownership.restore(merged) == theirs
+
+
+def test_our_own_options_go_with_the_kind_they_were_for() -> None:
+    kinds = {"log-opts": "log-driver"}
+    theirs = {"log-driver": "json-file", "log-opts": {"tag": "x"}}
+    ownership = Ownership()
+    merged = ownership.set(theirs, OURS, kinds)
+    assert merged["log-opts"] == {"tag": "x", "max-size": "100m"}
+    ownership = saved(ownership)
+    merged = ownership.set(merged, {**OURS, "log-driver": "journald", "log-opts": {}}, kinds)
+    assert merged["log-opts"] == {}
+    assert saved(ownership).restore(merged) == theirs
+
+
 def test_a_value_in_the_place_of_an_object_comes_back() -> None:
     ownership = Ownership()
     merged = ownership.set({"log-opts": "wrong kind"}, OURS)

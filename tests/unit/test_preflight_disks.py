@@ -47,6 +47,26 @@ def test_each_file_system_has_its_own_line() -> None:
     assert "data-root" in found[0].fix
 
 
+@pytest.mark.parametrize(
+    ("engine", "source", "status"),
+    [
+        ({"version": "29.1.3", "containerd_images": True}, "distribution", "red"),
+        ({"version": "28.5.2", "containerd_images": False}, "docker", "green"),
+        (None, "docker", "red"),
+        (None, "distribution", "green"),
+    ],
+)
+def test_images_that_containerd_keeps(engine: dict[str, Any] | None, source: str, status: str) -> None:
+    seen = with_places(
+        images=place("/mnt/docker", "a", mount_point="/mnt", free_mib=900 * 1024),
+        containerd=place("/var/lib/containerd", "b", free_mib=20 * 1024),
+    )
+    seen["docker"]["engine"] = engine
+    [finding] = judge("disk_space", seen, **{**WANTED, "docker_source": source})
+    assert finding.status == status
+    assert status == "green" or "a larger file system at /var/lib/containerd" in finding.fix
+
+
 def test_what_is_there_needs_no_room_any_more() -> None:
     seen = finished_host()
     for entry in seen["disks"].values():

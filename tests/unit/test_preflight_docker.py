@@ -10,7 +10,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight import do
 from tests.unit.surveyed_hosts import judge, statuses
 from tests.unit.surveyed_software import RELEASES, WANTED, clean_host, finished_host
 
-CHECKS = ["docker_version", "docker_daemon_file", "docker_options", "docker_access"]
+CHECKS = ["docker_version", "docker_daemon_file", "docker_options", "docker_swarm", "docker_access"]
 DISTRIBUTION = {**WANTED, "docker_source": "distribution"}
 BOOKWORM = {"id": "debian", "id_like": [], "version": "12", "codename": "bookworm", "name": "Debian 12"}
 
@@ -87,6 +87,26 @@ def test_the_roles_own_keys_can_be_told() -> None:
     seen["docker"]["unit"]["options"] = ["registry-mirrors"]
     assert statuses("docker_options", seen, **WANTED) == ["green"]
     assert statuses("docker_options", seen, docker_daemon_keys=["registry-mirrors"]) == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("state", "live_restore", "status"),
+    [
+        ("active", True, "red"),
+        ("locked", True, "red"),
+        ("pending", True, "red"),
+        ("active", False, "green"),
+        ("inactive", True, "green"),
+        (None, True, "green"),
+    ],
+)
+def test_no_live_restore_in_a_swarm(state: str | None, live_restore: bool, status: str) -> None:
+    seen = finished_host()
+    seen["docker"]["engine"]["swarm"] = state
+    [finding] = judge("docker_swarm", seen, **WANTED, docker_live_restore=live_restore)
+    assert finding.status == status
+    assert status == "green" or "docker_engine_live_restore: false" in finding.fix
+    assert live_restore is False or statuses("docker_swarm", seen, **WANTED) == [status], "on by default"
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,32 @@ def test_a_card_that_fell_off_the_bus() -> None:
     assert statuses("gpu_count", seen) == ["red"]
 
 
+@pytest.mark.parametrize("other", [{"device": "0x128b"}, {"kernel_driver": "vfio-pci"}])
+def test_a_card_that_this_host_does_not_drive_is_left_out(other: dict[str, Any]) -> None:
+    seen = finished_host()
+    seen["gpus"]["pci_gpus"][1].update(other)
+    del seen["gpus"]["gpus"][1]
+    for wanted in (None, 1):
+        [finding] = judge("gpu_count", seen, gpu_count_expected=wanted)
+        assert finding.status == "green" and "left out: 0000:02:00.0" in finding.found
+    assert statuses("gpu_count", seen, gpu_count_expected=2) == ["red"]
+    seen["gpus"]["pci_gpus"][0].update(other)
+    [finding] = judge("gpu_count", seen)
+    assert finding.status == "red" and "no NVIDIA card" in finding.found and "0000:01:00.0" in finding.found
+
+
+def test_as_many_as_expected_answer() -> None:
+    seen = finished_host()
+    del seen["gpus"]["gpus"][1]
+    assert statuses("gpu_count", seen, gpu_count_expected=1) == ["green"], "the other one is not for the driver"
+
+
 def test_model() -> None:
     assert statuses("gpu_model", finished_host(), gpu_model_expected="RTX 5090") == ["green"]
     assert statuses("gpu_model", finished_host(), gpu_model_expected="RTX 4090") == ["red"]
     assert statuses("gpu_model", clean_host(), gpu_model_expected="RTX 4090") == ["red"], "known by its PCI id"
     seen = clean_host()
-    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x1234"}]
+    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x3fff"}]
     [finding] = judge("gpu_model", seen, gpu_model_expected="RTX 5090")
     assert finding.status == "green" and "not known" in finding.found
 
@@ -104,7 +124,7 @@ def test_compute_capability() -> None:
         assert statuses("compute_capability", seen, compute_capability_minimum="12.1") == ["red"]
         assert statuses("compute_capability", seen) == []
     seen = clean_host()
-    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x1234"}]
+    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x3fff"}]
     assert statuses("compute_capability", seen, compute_capability_minimum="7.5") == []
 
 
@@ -237,5 +257,5 @@ def test_addresses_in_every_spelling(text: str) -> None:
 
 def test_the_catalogue_knows_cards_by_their_pci_id() -> None:
     assert known_card(pci_gpu(0, None))["name"] == "NVIDIA GeForce RTX 5090"
-    assert known_card({"device": "0x1234"}) == {}
+    assert known_card({"device": "0x3fff"}) == {}
     assert known_card({}) == {}

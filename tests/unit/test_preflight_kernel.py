@@ -34,7 +34,13 @@ def test_a_card_that_a_virtual_machine_has() -> None:
     seen = clean_host()
     seen["gpus"]["pci_gpus"][1] = pci_gpu(1, "vfio-pci")
     [finding] = judge("gpu_kernel_driver", seen)
+    assert finding.status == "green" and "left out: 0000:02:00.0 (vfio-pci holds it" in finding.found
+    seen["gpus"]["pci_gpus"][0] = pci_gpu(0, "vfio-pci")
+    [finding] = judge("gpu_kernel_driver", seen)
     assert finding.status == "red" and "0000:02:00.0 by vfio-pci" in finding.found
+    seen["gpus"]["pci_gpus"][0] = pci_gpu(0, "other")
+    [finding] = judge("gpu_kernel_driver", seen)
+    assert finding.status == "red" and "taken: 0000:01:00.0 by other" in finding.found
 
 
 def test_headers() -> None:
@@ -98,6 +104,8 @@ def test_a_module_that_modinfo_cannot_read() -> None:
         (["modprobe.blacklist=nouveau,nvidia"], ["red"]),
         (["module_blacklist=nvidia_uvm"], ["red"]),
         (None, []),
+        (["modprobe.blacklist=nouveau,nvidiafb"], ["green"]),
+        (["module_blacklist=nouveau,nvidia-drm"], ["red"]),
     ],
 )
 def test_boot_options(options: list[str] | None, expected: list[str]) -> None:

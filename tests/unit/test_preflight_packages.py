@@ -65,6 +65,7 @@ def test_a_driver_from_a_run_file() -> None:
     [
         "nvidia-kernel-dkms",
         "nvidia-dkms-580",
+        "nvidia-driver-550",
         "nvidia-dkms",
         "nvidia-kernel-source-570-server",
         "linux-modules-nvidia-580-generic",
@@ -132,7 +133,10 @@ def test_leftovers_of_nvidia_docker() -> None:
         (["docker.io"], "distribution", "green"),
         (["docker-ce"], "distribution", "red"),
         (["docker-ce"], None, "green"),
-        (["podman-docker"], "docker", "red"),
+        (["podman-docker"], "docker", "yellow"),
+        (["podman-docker"], "distribution", "yellow"),
+        (["podman-docker", "moby-engine"], "docker", "red"),
+        (["podman-docker", "docker-ce"], "distribution", "red"),
         (["moby-engine"], "distribution", "red"),
     ],
 )

@@ -46,5 +46,5 @@ def test_not_stated_or_not_known() -> None:
     assert statuses("power_supply", finished_host()) == []
     assert statuses("power_supply", finished_host(), power_supply_watts=None) == []
     seen = clean_host()
-    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x1234"}]
+    seen["gpus"]["pci_gpus"] = [{**pci_gpu(0, None), "device": "0x3fff"}]
     assert statuses("power_supply", seen, power_supply_watts=100) == []

@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.pageindex.home.plugins.module_utils.apt_foreign import OWN_HEADER
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.json_documents import JsonDocumentError
 from ansible_collections.pageindex.home.plugins.module_utils.removal import paths
-from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import list_prefix, source_files
+from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import (
+    disabled_notes,
+    list_prefix,
+    source_files,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.removal.docker_origin import (
     foreign_containers,
     note_text,
@@ -339,6 +344,20 @@ def test_lists_of_a_source_go_before_it(tmp_path: Path) -> None:
     found = [Path(path).name for path in source_files("ours", str(tmp_path))]
     assert found == ["apt.test_driver_._InRelease", "ours.sources", "ours.sources.disabled", "ours.asc"]
     assert len(source_files("gone", str(tmp_path))) == 3
+
+
+def test_sources_of_others_that_were_switched_off_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/apt/sources.list.d"
+    folder.mkdir(parents=True)
+    assert disabled_notes(str(tmp_path)) == []
+    (tmp_path / "etc/apt/sources.list").write_text("# Disabled by PageIndex Home (a key): deb http://a ./\n")
+    (folder / "docker.list.2.disabled").write_text("deb https://download.docker.com/linux/debian trixie stable\n")
+    (folder / "ours.sources.disabled").write_text(f"{OWN_HEADER}\nURIs: http://x\n")
+    (folder / "other.sources").write_text("URIs: http://y\n")
+    (folder / "notes.txt.disabled").write_text("x")
+    edited, renamed = disabled_notes(str(tmp_path))
+    assert "/etc/apt/sources.list" in edited and "# Disabled by PageIndex Home" in edited
+    assert f"mv {folder}/docker.list.2.disabled {folder}/docker.list`" in renamed
 
 
 def test_empty_folders_go_and_others_stay(tmp_path: Path) -> None:

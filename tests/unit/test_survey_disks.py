@@ -64,3 +64,7 @@ def test_images_lie_where_docker_says(tmp_path: Path) -> None:
     (tmp_path / "etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}')
     seen = disks.survey(SurveyRequest(paths={"images": "/var/lib/docker"}), str(tmp_path))
     assert seen["images"]["path"] == "/mnt/docker"
+    assert seen["containerd"]["path"] == "/var/lib/containerd", "Docker 29 would keep them there"
+    (tmp_path / "mnt/docker/image/overlay2").mkdir(parents=True)
+    seen = disks.survey(SurveyRequest(paths={"images": "/var/lib/docker"}), str(tmp_path))
+    assert set(seen) == {"images"}

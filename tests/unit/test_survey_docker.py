@@ -38,9 +38,11 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             "ServerVersion": "29.1.3",
             "Driver": "overlayfs",
             "DockerRootDir": "/var/lib/docker",
+            "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
             "CDISpecDirs": ["/etc/cdi"],
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp"],
+            "Swarm": {"LocalNodeState": "active"},
         },
         "/containers/json": [
             {
@@ -77,6 +79,8 @@ def test_the_daemon_is_asked_itself(host: Path) -> None:
     seen = docker.survey(SurveyRequest(), str(host), shown(UNIT))
     assert seen["engine"]["version"] == "29.1.3"
     assert seen["engine"]["live_restore"] is True
+    assert seen["engine"]["swarm"] == "active"
+    assert seen["engine"]["containerd_images"] is True
     assert seen["containers"] == [
         {
             "id": "a" * 64,
@@ -108,19 +112,6 @@ def test_options_of_the_command_line(host: Path) -> None:
         "environment_files": ["/etc/default/docker"],
         "options": ["dns", "hosts", "http-proxy", "log-driver"],
         "hosts": ["fd://", "tcp://0.0.0.0:2375"],
-    }
-
-
-def test_names_of_options_in_the_file() -> None:
-    words = (
-        "--debug --log-opt max-size=1m --log-opt=max-file=2 --insecure-registry a:5000 -g /srv --iptables=false".split()
-    )
-    assert docker.daemon_options(words) == {
-        "debug": [""],
-        "log-opts": ["max-size=1m", "max-file=2"],
-        "insecure-registries": ["a:5000"],
-        "data-root": ["/srv"],
-        "iptables": ["false"],
     }
 
 

@@ -54,6 +54,18 @@ class FakeSystemd:
         return CommandResult(0, "", "")
 
 
+def test_systemd_reads_again_only_after_a_unit_or_drop_in_went() -> None:
+    for paths, check, calls in (
+        (["/etc/x", "/etc/systemd/system/a.service"], False, ["daemon-reload"]),
+        (["/etc/systemd/system/docker.service.d/a.conf"], False, ["daemon-reload"]),
+        (["/etc/systemd/system/a.service"], True, []),
+        (["/etc/docker/daemon.json"], False, []),
+    ):
+        systemd = FakeSystemd()
+        assert Systemd(systemd, check).forget(paths) == (["daemon-reload"] if calls or check else [])
+        assert systemd.calls == calls
+
+
 @pytest.fixture
 def configuration(tmp_path: Path) -> Path:
     path = tmp_path / "configuration"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils import driver_release, driver_state
+from ansible_collections.pageindex.home.plugins.module_utils import driver_release, driver_state, gpu_cards
 
 
 class FilterModule:
@@ -26,6 +26,7 @@ class FilterModule:
             "next_module_missing": driver_state.next_module_missing,
             "option_conflicts": driver_state.option_conflicts,
             "options_not_in_effect": driver_state.options_not_in_effect,
+            "own_cards": gpu_cards.own_cards,
             "pinning_package": driver_release.pinning_package,
             "reboot_reasons": driver_state.reboot_reasons,
             "release_problem": driver_release.release_problem,

@@ -24,6 +24,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.files import (
 
 # First line of the files that apt_repositories writes.
 OWN_HEADER = "# Written by PageIndex Home; changes are overwritten."
+# How the comment begins where a definition in another file was switched off.
+DISABLED_NOTE = "# Disabled by PageIndex Home"
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -199,7 +201,7 @@ def _edit(path: str, text: str, disablings: Sequence[Disabling], check: bool, re
     # From the end of the file, so that the numbers of earlier lines stay right.
     for _, wanted in sorted(by_entry.items(), reverse=True):
         entry = wanted[0].entry
-        note = f"# Disabled by PageIndex Home ({wanted[0].reason})"
+        note = f"{DISABLED_NOTE} ({wanted[0].reason})"
         block = lines[entry.first_line - 1 : entry.last_line]
         kept = [uri for uri in entry.uris if uri not in {disabling.uri for disabling in wanted}]
         if not path.endswith(".sources"):

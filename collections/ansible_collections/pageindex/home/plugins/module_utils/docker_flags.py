@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
 
+SYSTEMCTL_TIMEOUT_SECONDS = 10
 SHORT_FLAGS = {
     "-b": "bridge", "-D": "debug", "-g": "data-root", "-G": "group", "-H": "hosts",
     "-l": "log-level", "-p": "pidfile", "-s": "storage-driver",
@@ -36,19 +37,22 @@ FILE_NAMES = {
     "registry-mirror": "registry-mirrors",
     "storage-opt": "storage-opts",
 }
+# dockerd itself lets these stand on its command line and in the file.
+MERGED_NAMES = {"runtimes"}
 
 
 @dataclass(frozen=True)
 class DaemonFlag:
-    """One option on the command line: its name in daemon.json, how it is written, and in which file."""
+    """One option on the command line: its name in daemon.json, how it is written, its value, and in which file."""
 
     key: str
     text: str
+    value: str
     file: str
 
 
-def parse_flags(words: Sequence[str]) -> list[tuple[str, str]]:
-    """(name in daemon.json, flag as written) for each flag of a command line."""
+def parse_flags(words: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name in daemon.json, flag as written, value) for each flag of a command line."""
     found = []
     for word, following in zip(words, [*words[1:], ""]):
         if word.startswith("--") and len(word) > 2:
@@ -60,22 +64,28 @@ def parse_flags(words: Sequence[str]) -> list[tuple[str, str]]:
             continue
         # "--log-driver syslog" and "-H fd://" are two words, "--log-driver=syslog" and "-Hfd://" are one.
         alone = "=" not in word and (word.startswith("--") or len(word) == 2)
-        value = f" {following}" if alone and following and not following.startswith("-") else ""
-        found.append((key, f"{word}{value}"))
+        if alone:
+            value = following if not following.startswith("-") else ""
+            found.append((key, f"{word} {value}".rstrip(), value))
+        else:
+            found.append((key, word, word.partition("=")[2] if word.startswith("--") else word[2:].removeprefix("=")))
     return found
 
 
 class DockerUnit:
     """The unit that starts dockerd."""
 
-    def __init__(self, unit: str = "docker.service", runner: Runner = run_command) -> None:
+    def __init__(self, unit: str = "docker.service", runner: Runner = run_command, root: str = "/") -> None:
+        """root: where the host's files are."""
         self._unit = unit
         self._run = runner
+        self._root = root
 
     def flags(self) -> list[DaemonFlag]:
         """The options on its command line; none while the unit is not installed."""
         shown = self._run(
-            ["systemctl", "show", "-p", "ExecStart,EnvironmentFiles,Environment,FragmentPath,DropInPaths", self._unit]
+            ["systemctl", "show", "-p", "ExecStart,EnvironmentFiles,Environment,FragmentPath,DropInPaths", self._unit],
+            timeout=SYSTEMCTL_TIMEOUT_SECONDS,
         )
         properties: dict[str, str] = {}
         for line in shown.stdout.splitlines():
@@ -96,13 +106,13 @@ class DockerUnit:
                 words.append(word)
             elif variable.group(1) in variables:
                 text, file = variables[variable.group(1)]
-                flags += [DaemonFlag(key, shown, file) for key, shown in parse_flags(_split(text))]
-        return [DaemonFlag(key, shown, place) for key, shown in parse_flags(words)] + flags
+                flags += [DaemonFlag(*parsed, file) for parsed in parse_flags(_split(text))]
+        return [DaemonFlag(*parsed, place) for parsed in parse_flags(words)] + flags
 
     def _place(self, properties: dict[str, str]) -> str:
         """The file whose ExecStart= counts: the last one that has it."""
         files = [properties.get("FragmentPath", ""), *properties.get("DropInPaths", "").split()]
-        holders = [path for path in files if re.search(r"(?m)^\s*ExecStart\s*=\s*\S", _read(path))]
+        holders = [path for path in files if re.search(r"(?m)^\s*ExecStart\s*=\s*\S", self._read(path))]
         return holders[-1] if holders else files[0]
 
     def _variables(self, properties: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -114,11 +124,18 @@ class DockerUnit:
                 found[name] = (value, f"Environment= of {self._unit}")
         for line in properties.get("EnvironmentFiles", "").splitlines():
             path = line.split(" (")[0].strip()
-            for row in _read(path).splitlines():
+            for row in self._read(path).splitlines():
                 match = re.match(r"\s*([A-Za-z_]\w*)=(.*)", row)
                 if match:
                     found[match.group(1)] = (" ".join(_split(match.group(2))), path)
         return found
+
+    def _read(self, path: str) -> str:
+        place = os.path.join(self._root, path.lstrip("/"))
+        if not path or not os.path.isfile(place):
+            return ""
+        with open(place, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
 
 
 def given_twice(document: dict[str, Any], flags: Sequence[DaemonFlag], path: str, unit: str) -> list[str]:
@@ -127,7 +144,7 @@ def given_twice(document: dict[str, Any], flags: Sequence[DaemonFlag], path: str
         f"`{flag.key}` stands in {path} and as `{flag.text}` on the command line of {unit} ({flag.file}): "
         f"dockerd would not start. Take it out of one of the two, then run the same command again."
         for flag in flags
-        if flag.key in document
+        if flag.key in document and flag.key not in MERGED_NAMES
     ]
 
 
@@ -136,10 +153,3 @@ def _split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return text.split()
-
-
-def _read(path: str) -> str:
-    if not path or not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.read()

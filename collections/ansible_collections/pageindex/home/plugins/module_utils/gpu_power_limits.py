@@ -33,6 +33,8 @@ class Card:
     default: float | None = None
     minimum: float | None = None
     maximum: float | None = None
+    # Without persistence mode the driver forgets the limit when nobody uses the card; None: it does not say.
+    persistence: bool | None = None
     error: str = ""
 
     def __str__(self) -> str:
@@ -172,6 +174,8 @@ def differences(wanted: Wanted, cards: Sequence[Card]) -> list[str]:
             found.append(f"GPU {index} does not answer: {card.error}")
         elif watts is not None and not same(card.limit, watts):
             found.append(f"{card} has a limit of {watts_text(card.limit)}, expected {watts_text(watts)}")
+        elif watts is not None and card.persistence is False:
+            found.append(f"{card}: persistence mode is off, expected on, or the limit goes when nobody uses the card")
     return found
 
 
@@ -204,6 +208,22 @@ class PowerManagement:
         """All cards that NVML counts, in its order."""
         return [self._card(index) for index in range(self._ask(self._nvml.nvmlDeviceGetCount) or 0)]
 
+    def keep(self, card: Card) -> None:
+        """Switch persistence mode on where it is off. Raises PowerLimitError when it does not stay on."""
+        if card.persistence is not False:
+            return
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(card.index)
+            self._nvml.nvmlDeviceSetPersistenceMode(handle, 1)
+            reason = "" if self._nvml.nvmlDeviceGetPersistenceMode(handle) else "the driver gives no reason"
+        except self._nvml.NVMLError as error:
+            reason = str(error)
+        if reason:
+            raise PowerLimitError(
+                f"{card}: persistence mode is still off ({reason}); no limit was set, it would go when nobody uses the"
+                " card. Look at `systemctl status nvidia-persistenced` on the host."
+            )
+
     def set_limit(self, card: Card, watts: float) -> None:
         """Set the limit of one card. Raises PowerLimitError with NVML's reason and the card's range."""
         try:
@@ -229,6 +249,7 @@ class PowerManagement:
             default=_watts(ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit, handle)),
             minimum=_watts(lowest),
             maximum=_watts(highest),
+            persistence=_switch(ask(nvml.nvmlDeviceGetPersistenceMode, handle)),
         )
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
@@ -240,6 +261,10 @@ class PowerManagement:
 
 def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
+
+
+def _switch(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _text(value: Any) -> str:
@@ -260,12 +285,14 @@ def apply(management: PowerManagement, wanted: Wanted) -> tuple[list[str], list[
             failed.append(f"GPU {index} does not answer: {card.error}")
         elif watts is None:
             done.append(f"{card}: left alone, the card does not tell its default")
-        elif same(card.limit, watts):
-            done.append(f"{card}: {watts_text(watts)}, as it was; {card.range_text}")
         else:
             try:
-                management.set_limit(card, watts)
-                done.append(f"{card}: {watts_text(watts)}, was {watts_text(card.limit)}; {card.range_text}")
+                management.keep(card)
+                was = "as it was"
+                if not same(card.limit, watts):
+                    management.set_limit(card, watts)
+                    was = f"was {watts_text(card.limit)}"
+                done.append(f"{card}: {watts_text(watts)}, {was}; {card.range_text}")
             except PowerLimitError as error:
                 failed.append(str(error))
     return done, failed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,21 @@ class Ownership:
             "values": [{"path": list(path), **entry} for path, entry in sorted(self.values.items())],
         }
 
-    def set(self, document: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-        """The document with our values merged in; values of ours that are no longer wanted go back."""
-        wanted = leaves(ours, document)
+    def set(
+        self, document: dict[str, Any], ours: dict[str, Any], kinds: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The document with our values merged in; values of ours that are no longer wanted go back.
+
+        kinds: key of an object → key that says what the object is about. Where ours says something else than the
+        document, nothing of the document's object fits, and ours replaces it as a whole.
+        """
+        replaced = [key for key, kind in (kinds or {}).items() if key in ours and _differs(kind, document, ours)]
+        base = {key: value for key, value in document.items() if key not in replaced}
+        wanted = _places(ours, base, replaced)
         document = self._give_back(document, [path for path in self.values if not _begins_one_of(path, wanted)])
-        merged = merge(document, ours)
-        for path in leaves(ours, document):
+        base = {key: value for key, value in document.items() if key not in replaced}
+        merged = merge(base, ours)
+        for path in _places(ours, base, replaced):
             known = next((owned for owned in self.values if path[: len(owned)] == owned), None)
             there, before = value_at(document, path)
             if known is not None:
@@ -80,6 +89,15 @@ class Ownership:
                 if "before" in entry:
                     document = with_value(document, path, entry["before"])
         return document
+
+
+def _differs(key: str, document: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    return key in document and key in ours and document[key] != ours[key]
+
+
+def _places(ours: dict[str, Any], base: dict[str, Any], whole: Sequence[str]) -> list[tuple[str, ...]]:
+    """Paths of our values; those of `whole` count as one value each."""
+    return [path for path in leaves(ours, base) if path[0] not in whole] + [(key,) for key in whole]
 
 
 def _begins_one_of(path: tuple[str, ...], longer: Sequence[tuple[str, ...]]) -> bool:

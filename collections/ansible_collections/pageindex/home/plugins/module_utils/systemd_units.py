@@ -16,6 +16,8 @@ PROPERTIES = (
     "ExecMainStartTimestamp,InactiveExitTimestamp"
 )
 
+UNITS_DIRECTORY = "/etc/systemd/system/"
+
 
 class UnitError(Exception):
     """A unit that cannot be brought to the wanted state; the message holds its last journal lines."""
@@ -109,6 +111,17 @@ class Systemd:
             self._ensure_one(companion, enabled, state, _Start(), result)
         self._ensure_one(unit, enabled, state, _Start(newer_than, creates, outdated, before), result)
         return result
+
+    def forget(self, removed: Sequence[str]) -> list[str]:
+        """daemon-reload once units or drop-ins among the removed files are gone. Returns what was done.
+
+        Raises UnitError. Where no systemd answers, nothing remembers them.
+        """
+        if not any(path.startswith(UNITS_DIRECTORY) for path in removed) or not self._available():
+            return []
+        if not self._check:
+            self._systemctl(["daemon-reload"], "")
+        return ["daemon-reload"]
 
     def _available(self) -> bool:
         return self._run(["systemctl", "show", "-p", "Version"]).returncode == 0

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import own_cards
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import (
     ArgumentsError,
     Vocabulary,
@@ -63,7 +64,7 @@ class Cards:
         """From the answer of module gpu_info."""
         listed = facts.get("gpus") or []
         if facts.get("nvml") is None:
-            return Cards(len(facts.get("pci_gpus") or []))
+            return Cards(len(own_cards(facts.get("pci_gpus") or [])))
         return Cards(
             len(listed),
             {gpu["index"]: str(gpu["compute_capability"]) for gpu in listed if gpu.get("compute_capability")},

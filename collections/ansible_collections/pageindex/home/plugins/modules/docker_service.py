@@ -12,6 +12,8 @@ description:
     written. No other reason restarts it.
   - Before that the configuration is judged; one that dockerd would refuse, or an option given both on the
     command line and in the file, leaves the running daemon alone and is reported.
+  - When Docker does not start with it all the same, the configuration in O(previous) is put back, Docker is started
+    with that, and the module fails with what happened.
   - Before a restart live-restore is switched on in the running daemon when the file asks for it, so that
     containers keep running.
   - Containers that ran before a restart, or before M(pageindex.home.packages) changed Docker's packages, and
@@ -21,6 +23,11 @@ options:
     description: The daemon's configuration file.
     type: path
     default: /etc/docker/daemon.json
+  previous:
+    description:
+      - The configuration before the last change, as M(pageindex.home.json_merge) keeps it; empty when there was none.
+        It is removed when Docker runs.
+    type: path
   newer_than:
     description: Further files or directories that the daemon reads when it starts. Missing ones are ignored.
     type: list
@@ -86,6 +93,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "previous": {"type": "path"},
             "newer_than": paths,
             "unit_files": paths,
             "containers_record": {"type": "path", "required": True},
@@ -98,6 +106,7 @@ def main() -> None:
         module.params["containers_record"],
         module.params["validate"],
         check=module.check_mode,
+        previous=module.params["previous"] or "",
     )
     try:
         result, started = daemon.ensure(module.params["newer_than"], module.params["unit_files"])

@@ -10,6 +10,7 @@ short_description: Put proxies and certificate authorities where a host's progra
 description:
   - Writes the given files, keeps additional certificate authorities in the system's bundle, and takes away what of
     both is not wanted any more, all in one remote execution.
+  - When a drop-in of a unit went, systemd reads its files again.
   - A host without the program update-ca-certificates gets the package C(ca-certificates) when authorities are given.
   - The content of secret files appears neither in the output nor in the host's journal.
 options:
@@ -58,6 +59,11 @@ changed_files:
   type: list
   elements: str
   returned: always
+notes:
+  description: What stays as it was although its file is gone, and how to change that.
+  type: list
+  elements: str
+  returned: always
 bundle_renewed:
   description: Whether the system's bundle of certificate authorities was built anew, or would be.
   type: bool
@@ -81,6 +87,12 @@ from ansible_collections.pageindex.home.plugins.module_utils.files import (
     apply_file_set,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
+from ansible_collections.pageindex.home.plugins.module_utils.systemd_units import Systemd, UnitError
+
+DOCKER_DROP_INS = "/etc/systemd/system/docker.service.d/"
+DOCKER_NOTE = (
+    "A Docker that runs keeps the proxy it was started with until it is restarted: `systemctl restart docker.service`."
+)
 
 
 def main() -> None:
@@ -121,13 +133,16 @@ def main() -> None:
         if renew and not module.check_mode:
             system.renew(wanted)
         remove_empty(module.params["empty_directories"], module.check_mode, results[-1])
-    except (AuthorityError, FileSetError, PackageError, OSError) as error:
+        gone = [path for path in results[0].changed_files if path in absent]
+        Systemd(check=module.check_mode).forget(gone)
+    except (AuthorityError, FileSetError, PackageError, UnitError, OSError) as error:
         module.fail_json(msg=str(error))
         return
     module.exit_json(
         changed=renew or any(result.changed for result in results),
         changed_files=[path for result in results for path in result.changed_files],
         bundle_renewed=renew,
+        notes=[DOCKER_NOTE] if any(path.startswith(DOCKER_DROP_INS) for path in gone) else [],
         diff=[difference for result in results for difference in result.differences] if module._diff else [],
     )
 

@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 cards:
-  description: index, name, uuid, pci_bus_id, limit, default, minimum, maximum (W) and error of each card.
+  description: index, name, uuid, pci_bus_id, limit, default, minimum, maximum (W), persistence and error of each card.
   type: list
   elements: dict
   returned: always

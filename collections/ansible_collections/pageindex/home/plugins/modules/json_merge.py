@@ -37,6 +37,17 @@ options:
   state_file:
     description: Where to keep which values are ours, and what they replaced. Removed with O(state=absent).
     type: path
+  kinds:
+    description:
+      - Key of an object to the key that says what the object is about. Where O(value) says something else than the
+        file, the object of O(value) replaces the file's as a whole. Counts with O(state_file) only.
+    type: dict
+    default: {}
+  previous_file:
+    description:
+      - Where to keep the file as it was before a change, until M(pageindex.home.docker_service) has run Docker with
+        the new one. A file that is kept already stays. Empty when there was no file.
+    type: path
   flags_of_unit:
     description:
       - Unit that runs dockerd. A key that stands in the file and on its command line is refused with both
@@ -69,6 +80,10 @@ EXAMPLES = r"""
     path: /etc/docker/daemon.json
     value:
       log-driver: json-file
+      log-opts:
+        max-size: 100m
+    kinds:
+      log-opts: log-driver
     state_file: /var/lib/pageindex-home/docker_engine.json
     flags_of_unit: docker.service
     validate: dockerd --validate --config-file=%s
@@ -146,6 +161,8 @@ def main() -> None:
             "absent": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "state_file": {"type": "path"},
+            "kinds": {"type": "dict", "default": {}},
+            "previous_file": {"type": "path"},
             "flags_of_unit": {"type": "str"},
             "validate": {"type": "str", "default": ""},
             "mode": {"type": "str", "default": "0644"},
@@ -174,7 +191,7 @@ def apply(params: dict[str, Any], check: bool) -> tuple[bool, dict[str, Any], li
         wanted = ownership.restore(found) if noted else without(found, params["absent"])
     else:
         found = without(found, params["absent"])
-        wanted = ownership.set(found, params["value"]) if state_file else merge(found, params["value"])
+        wanted = ownership.set(found, params["value"], params["kinds"]) if state_file else merge(found, params["value"])
         if params["flags_of_unit"]:
             refuse_given_twice(wanted, path, params["flags_of_unit"])
     obsolete = params["state"] == "absent" and not wanted and ownership.created and bool(noted)
@@ -193,6 +210,9 @@ def apply(params: dict[str, Any], check: bool) -> tuple[bool, dict[str, Any], li
     if state_file and params["state"] == "present" and state_text != read_text(state_file):
         changed = True
         apply_file_set([], [{"path": state_file, "content": state_text, "mode": "0600"}], [], check)
+    previous = params["previous_file"] or ""
+    if previous and new_text != text and not os.path.exists(previous):
+        apply_file_set([], [{"path": previous, "content": text, "mode": "0600"}], [], check)
     files = [{"path": path, "content": new_text, "mode": params["mode"]}] if new_text and not obsolete else []
     result = apply_file_set([], files, [path] if obsolete else [], check)
     differences += result.differences

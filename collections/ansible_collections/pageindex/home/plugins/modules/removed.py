@@ -10,6 +10,7 @@ short_description: Take away what a role put on a host
 description:
   - Removes, in this order and in one execution, jobs, units, containers, images, networks, packages, package
     sources, keys of a JSON file, files, and folders that are empty afterwards.
+  - When a unit file or drop-in went, systemd reads its files again.
   - What is gone already is no error, whatever took it away. Docker and systemd need not be there.
 options:
   jobs:
@@ -140,14 +141,14 @@ from ansible_collections.pageindex.home.plugins.module_utils.initramfs import In
 from ansible_collections.pageindex.home.plugins.module_utils.json_documents import JsonDocumentError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 from ansible_collections.pageindex.home.plugins.module_utils.removal import paths
-from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import source_files
+from ansible_collections.pageindex.home.plugins.module_utils.removal.apt_lists import disabled_notes, source_files
 from ansible_collections.pageindex.home.plugins.module_utils.removal.packages import PackageRemover
 from ansible_collections.pageindex.home.plugins.module_utils.removal.services import (
     RemovalError,
     Services,
     job_folders,
 )
-from ansible_collections.pageindex.home.plugins.module_utils.systemd_units import UnitError
+from ansible_collections.pageindex.home.plugins.module_utils.systemd_units import Systemd, UnitError
 
 
 def remove_packages(wanted: dict[str, Any], check: bool, notes: list[str]) -> list[str]:
@@ -172,14 +173,14 @@ def remove_packages(wanted: dict[str, Any], check: bool, notes: list[str]) -> li
 
 
 def remove_paths(wanted: dict[str, Any], check: bool) -> list[str]:
-    """Remove files, and folders that are empty then. Raises FileSetError and OSError."""
+    """Remove files, and folders that are empty then. Returns their paths. Raises FileSetError and OSError."""
     gone: Sequence[str] = [
         *job_folders(JOBS_ROOT, wanted["jobs"]),
         *(path for name in wanted["apt_sources"] for path in source_files(name)),
         *wanted["files"],
     ]
     removed = apply_file_set([], [], gone, check).changed_files
-    return [f"remove {path}" for path in [*removed, *paths.remove_empty(wanted["empty_folders"], check)]]
+    return [*removed, *paths.remove_empty(wanted["empty_folders"], check)]
 
 
 def main() -> None:
@@ -229,12 +230,14 @@ def main() -> None:
             state_file = wanted["json_state_file"] or ""
             actions += paths.remove_json_keys(wanted["json_file"], wanted["json_keys"], check, state_file)
         actions += paths.remove_module_configuration(wanted["module_configuration"], check)
-        actions += remove_paths(wanted, check)
+        removed = remove_paths(wanted, check)
+        actions += [*(f"remove {path}" for path in removed), *Systemd(run_command, check).forget(removed)]
     except (RemovalError, UnitError, PackageError, FileSetError, InitramfsError, JsonDocumentError, OSError) as error:
         module.fail_json(msg=str(error))
         return
     kept = [{"path": path, "size": paths.size_text(path)} for path in wanted["keeps"] if os.path.exists(path)]
-    module.exit_json(changed=bool(actions) and not wanted["announce"], actions=actions, notes=services.notes, kept=kept)
+    notes = services.notes + (disabled_notes() if wanted["apt_sources"] else [])
+    module.exit_json(changed=bool(actions) and not wanted["announce"], actions=actions, notes=notes, kept=kept)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
+from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import own_cards
 from ansible_collections.pageindex.home.plugins.module_utils.gpu_power_limits import Card, normal_bus_id
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import Survey, Wanted
 
@@ -30,8 +31,13 @@ def wants_gpus(wanted: Wanted) -> bool:
     return bool(wanted.get("gpus", True))
 
 
-def on_the_bus(seen: Survey) -> Sequence[Mapping[str, Any]]:
-    """The cards that the PCI bus shows."""
+def on_the_bus(seen: Survey) -> list[Mapping[str, Any]]:
+    """The cards on the PCI bus that are for this host."""
+    return own_cards(all_on_the_bus(seen))
+
+
+def all_on_the_bus(seen: Survey) -> Sequence[Mapping[str, Any]]:
+    """The cards that the PCI bus shows, those of virtual machines and very old ones too."""
     cards: Sequence[Mapping[str, Any]] = about(seen, "gpus").get("pci_gpus") or ()
     return cards
 

@@ -17,6 +17,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding i
 )
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.thresholds import gib, threshold
 
+CONTAINERD_ROOT = "/var/lib/containerd"
 AGAIN = "then run this again."
 # GiB by purpose, as long as nothing of it is there.
 DISK_MINIMUM_GIB = {"images": 40, "models": 50, "data": 10}
@@ -38,7 +39,7 @@ def disk_space(seen: Survey, wanted: Wanted) -> CheckResult:
     minimum = {**DISK_MINIMUM_GIB, **(wanted.get("disk_minimum_gib") or {})}
     reserve = threshold(wanted, "disk_reserve_gib") * 1024
     findings: list[Finding] = []
-    for places in _by_pool(seen["disks"]).values():
+    for places in _by_pool(_used(seen, wanted)).values():
         needs = {
             name: 0 if _is_there(name, place, seen, wanted) else float(minimum.get(name, 0)) * 1024
             for name, place in places.items()
@@ -49,7 +50,7 @@ def disk_space(seen: Survey, wanted: Wanted) -> CheckResult:
         purposes = " + ".join(f"{name} {gib(need)}" for name, need in needs.items() if need) or "nothing new"
         found = f"{gib(free)} free on {place['mount_point']} ({', '.join(places)})"
         expected = f"{gib(needed + reserve)} free: {purposes} + {gib(reserve)} to breathe"
-        ways = ", or move " + " and ".join(f"{name} ({VARIABLES[name]})" for name in places if name in VARIABLES)
+        ways = ", or move " + " and ".join(_way(name, place) for name, place in places.items() if name in VARIABLES)
         fix = f"Free space (`du -xh --max-depth=2 {place['mount_point']} | sort -h` on the host){ways}; {AGAIN}"
         if free < needed:
             findings.append(red("disk_space", found, expected, fix))
@@ -58,6 +59,24 @@ def disk_space(seen: Survey, wanted: Wanted) -> CheckResult:
         else:
             findings.append(green("disk_space", found, expected))
     return findings
+
+
+def _used(seen: Survey, wanted: Wanted) -> Mapping[str, Any]:
+    """The places where something will be stored: images lie with Docker or with containerd."""
+    places = dict(seen["disks"])
+    containerd = places.pop("containerd", None)
+    engine = (seen.get("docker") or {}).get("engine") or {}
+    # The distributions' Docker is older than 29 and has a store of its own.
+    if containerd and engine.get("containerd_images", wanted.get("docker_source") != "distribution"):
+        places["images"] = containerd
+    return places
+
+
+def _way(name: str, place: Mapping[str, Any]) -> str:
+    """How to give a purpose another place."""
+    if place["path"] == CONTAINERD_ROOT:
+        return f"{name} (a larger file system at {CONTAINERD_ROOT})"
+    return f"{name} ({VARIABLES[name]})"
 
 
 def _by_pool(disks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -82,7 +101,7 @@ def inodes(seen: Survey, wanted: Wanted) -> CheckResult:
     minimum = int(threshold(wanted, "inodes_minimum"))
     expected = f"{minimum:,} or more"
     findings = []
-    for places in _by_pool(seen["disks"]).values():
+    for places in _by_pool(_used(seen, wanted)).values():
         place = next(iter(places.values()))
         free = place["inodes_free"]
         if free is None or free >= minimum:
@@ -104,7 +123,7 @@ def file_systems(seen: Survey, wanted: Wanted) -> CheckResult:
     """Where something is stored can be written, and by the kind of file system that it needs."""
     expected = "local file systems of Linux that can be written"
     findings = []
-    for name, place in seen["disks"].items():
+    for name, place in _used(seen, wanted).items():
         kind, where = place["type"], f"{name} ({place['path']})"
         move = f"Use another place ({VARIABLES.get(name, 'in the inventory')}), {AGAIN}"
         if place["read_only"]:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.pageindex.home.plugins.module_utils.debian_versions import is_below, upstream_version
+from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import MERGED_NAMES
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import (
     CheckResult,
     Survey,
@@ -21,8 +22,6 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.system im
 AGAIN = "then run this again."
 # The role merges these into daemon.json when it is not told its own list.
 DAEMON_KEYS = ("features", "live-restore", "log-driver", "log-opts")
-# dockerd itself lets these stand on its command line and in the file.
-MERGED_NAMES = {"runtimes"}
 PACKAGES = ("docker-ce", "docker.io")
 
 
@@ -105,6 +104,27 @@ def docker_options(seen: Survey, wanted: Wanted) -> CheckResult:
         expected,
         f"Take the option out of {' or '.join(files)} (docker_engine_daemon_options can hold it), run "
         f"`systemctl daemon-reload` on the host, {AGAIN}",
+    )
+
+
+@check("docker_swarm", topic="docker")
+def docker_swarm(seen: Survey, wanted: Wanted) -> CheckResult:
+    """dockerd does not start with live-restore on a node of a swarm, and its --validate does not say so."""
+    engine = seen["docker"]["engine"]
+    if not engine:
+        return None
+    live_restore = wanted.get("docker_live_restore", True)
+    expected = "no swarm, or docker_engine_live_restore: false"
+    if engine.get("swarm") in (None, "", "inactive"):
+        return green("docker_swarm", "not part of a swarm", expected)
+    if not live_restore:
+        return green("docker_swarm", f"a node of a swarm ({engine['swarm']}), live-restore stays off", expected)
+    return red(
+        "docker_swarm",
+        f"a node of a swarm ({engine['swarm']}); with live-restore dockerd would not start again",
+        expected,
+        "Set docker_engine_live_restore: false, or run `docker swarm leave` on the host when the swarm is not needed, "
+        + AGAIN,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import left_out
 from ansible_collections.pageindex.home.plugins.module_utils.gpu_power_limits import (
     VARIABLE,
     PowerLimitError,
@@ -15,6 +16,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.gpu_power_limits im
 )
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.cards import (
     about,
+    all_on_the_bus,
     answering,
     known_card,
     label,
@@ -48,26 +50,30 @@ def gpu_count(seen: Survey, wanted: Wanted) -> CheckResult:
     if not wants_gpus(wanted):
         return None
     bus, expected = on_the_bus(seen), wanted.get("gpu_count_expected")
+    others = left_out(all_on_the_bus(seen))
+    facts = about(seen, "gpus")
+    listed = facts.get("gpus") or ()
+    lost = [f"{label(gpu)} ({gpu['error']})" for gpu in listed if gpu.get("error")]
+    all_answer = expected is not None and len(answering(seen)) == int(expected) and not lost
     described = "at least 1" if expected is None else str(expected)
     if not bus:
         return red(
             "gpu_count",
-            "no NVIDIA card on the PCI bus",
+            f"no NVIDIA card on the PCI bus for this host{others}",
             described,
             f"{TRY_LSPCI}; in a virtual machine, pass them through.",
         )
+    if all_answer:
+        return green("gpu_count", f"{expected}{others}", described)
     if expected is not None and len(bus) != int(expected):
         return red(
             "gpu_count",
-            f"{len(bus)} on the PCI bus: " + ", ".join(str(gpu["address"]) for gpu in bus),
+            f"{len(bus)} on the PCI bus: " + ", ".join(str(gpu["address"]) for gpu in bus) + others,
             described,
             f"{TRY_LSPCI}, or set nvidia_driver_gpu_count_expected.",
         )
-    facts = about(seen, "gpus")
     if facts.get("nvml") is None:
-        return green("gpu_count", f"{len(bus)} on the PCI bus, before a driver answers", described)
-    listed = facts.get("gpus") or ()
-    lost = [f"{label(gpu)} ({gpu['error']})" for gpu in listed if gpu.get("error")]
+        return green("gpu_count", f"{len(bus)} on the PCI bus, before a driver answers{others}", described)
     if lost or len(listed) < len(bus):
         return red(
             "gpu_count",
@@ -77,7 +83,7 @@ def gpu_count(seen: Survey, wanted: Wanted) -> CheckResult:
             "Look at `journalctl -k -g 'NVRM|Xid'`, then switch the machine off and on; a card that comes back after"
             " that has a problem with power or its slot.",
         )
-    return green("gpu_count", f"{len(listed)}", described)
+    return green("gpu_count", f"{len(listed)}{others}", described)
 
 
 @check("gpu_model", topic="gpus")

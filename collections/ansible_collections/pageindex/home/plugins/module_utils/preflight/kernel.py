@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.driver_state import PROPRIETARY_LICENSE
+from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import PASSED_THROUGH, left_out
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.cards import (
     about,
+    all_on_the_bus,
     needs_open_module,
     on_the_bus,
     wants_gpus,
@@ -24,7 +26,9 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding i
 
 # Drivers that a card may be bound to without standing in the way.
 HARMLESS_DRIVERS = (None, "nvidia", "nouveau")
-# Words of the kernel command line that keep the module from loading.
+# Modules of the driver; nvidiafb is a frame buffer of the kernel's own.
+MODULES = {"nvidia", "nvidia_drm", "nvidia_modeset", "nvidia_uvm"}
+# Words of the kernel command line that keep a module from loading.
 BLOCKING = ("module_blacklist=", "modprobe.blacklist=", "rd.driver.blacklist=")
 
 
@@ -54,8 +58,8 @@ def _versions(entry: Mapping[str, Any]) -> set[str]:
 @check("nouveau", topic="kernel")
 def nouveau(seen: Survey, wanted: Wanted) -> CheckResult:
     """The kernel's own driver holds the cards until it is blacklisted and the host is booted again."""
-    bound = [str(gpu["address"]) for gpu in on_the_bus(seen) if gpu.get("kernel_driver") == "nouveau"]
-    if not on_the_bus(seen) or not wants_gpus(wanted):
+    bound = [str(gpu["address"]) for gpu in all_on_the_bus(seen) if gpu.get("kernel_driver") == "nouveau"]
+    if not all_on_the_bus(seen) or not wants_gpus(wanted):
         return None
     if bound:
         return yellow(
@@ -69,13 +73,13 @@ def nouveau(seen: Survey, wanted: Wanted) -> CheckResult:
 
 @check("gpu_kernel_driver", topic="kernel")
 def gpu_kernel_driver(seen: Survey, wanted: Wanted) -> CheckResult:
-    """A card that is handed to a virtual machine (vfio-pci) cannot serve here."""
-    if not on_the_bus(seen) or not wants_gpus(wanted):
+    """A card that is handed to a virtual machine (vfio-pci) cannot serve here; the others can."""
+    cards = all_on_the_bus(seen)
+    if not cards or not wants_gpus(wanted):
         return None
+    harmless = (*HARMLESS_DRIVERS, PASSED_THROUGH) if on_the_bus(seen) else HARMLESS_DRIVERS
     strange = [
-        f"{gpu['address']} by {gpu['kernel_driver']}"
-        for gpu in on_the_bus(seen)
-        if gpu.get("kernel_driver") not in HARMLESS_DRIVERS
+        f"{gpu['address']} by {gpu['kernel_driver']}" for gpu in cards if gpu.get("kernel_driver") not in harmless
     ]
     if strange:
         return red(
@@ -86,7 +90,7 @@ def gpu_kernel_driver(seen: Survey, wanted: Wanted) -> CheckResult:
             " `update-initramfs -u`, reboot.",
         )
     drivers = sorted({str(gpu.get("kernel_driver") or "none yet") for gpu in on_the_bus(seen)})
-    return green("gpu_kernel_driver", ", ".join(drivers))
+    return green("gpu_kernel_driver", ", ".join(drivers) + left_out(cards))
 
 
 @check("kernel_headers", topic="kernel")
@@ -182,7 +186,7 @@ def boot_options(seen: Survey, wanted: Wanted) -> CheckResult:
     blocking = [
         word
         for word in options
-        if word.startswith(BLOCKING) and any(name.startswith("nvidia") for name in word.partition("=")[2].split(","))
+        if word.startswith(BLOCKING) and MODULES & set(word.partition("=")[2].replace("-", "_").split(","))
     ]
     if blocking:
         return red(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.driver_release import proprietary_packages
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import (
     CheckResult,
     Survey,
@@ -19,14 +20,6 @@ from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding i
 AGAIN = "then run this again."
 # dpkg can finish these by itself; whatever else it reports needs a new download.
 CONFIGURABLE_STATES = {"unpacked", "half-configured", "triggers-awaited", "triggers-pending"}
-# Only names that carry a kernel module: user space is the same for both kinds.
-PROPRIETARY_MODULES = re.compile(
-    r"nvidia-kernel-dkms"
-    r"|nvidia-(?:tesla|legacy)-\S*kernel-dkms"
-    r"|nvidia-(?:dkms|kernel-source)(?:-\d+(?:-server)?)?"
-    r"|linux-(?:modules|objects|signatures)-nvidia-\d+-(?!(?:server-)?open)\S+"
-    r"|cuda-drivers(?:-\d+)?"
-)
 # One name of each kind that the role puts on unattended-upgrades' list.
 DRIVER_PACKAGES = ("nvidia-open", "libnvidia-compute", "linux-modules-nvidia-open")
 NVIDIA_DOCKER_PACKAGES = (
@@ -77,7 +70,7 @@ def driver_from_run_file(seen: Survey, wanted: Wanted) -> CheckResult:
 @check("proprietary_driver", topic="packages")
 def proprietary_driver(seen: Survey, wanted: Wanted) -> CheckResult:
     """The proprietary kernel modules do not drive Blackwell cards."""
-    found = sorted(name for name in seen["packages"]["installed"] if PROPRIETARY_MODULES.fullmatch(name))
+    found = proprietary_packages(seen["packages"]["installed"])
     expected = "open kernel modules, or none yet"
     if not found:
         return green("proprietary_driver", "none", expected)
@@ -152,14 +145,13 @@ def docker_packages(seen: Survey, wanted: Wanted) -> CheckResult:
             expected,
             f"Save what its containers hold, run `snap remove docker` on the host, {AGAIN}",
         )
-    for name, what in (("podman-docker", "Podman in Docker's place"), ("moby-engine", "Microsoft's Docker packages")):
-        if name in installed:
-            return red(
-                "docker_packages",
-                f"{what} ({name})",
-                expected,
-                f"Run `apt-get remove {name}{' moby-cli' if name.startswith('moby') else ''}` on the host, {AGAIN}",
-            )
+    if "moby-engine" in installed:
+        return red(
+            "docker_packages",
+            "Microsoft's Docker packages (moby-engine)",
+            expected,
+            f"Run `apt-get remove moby-engine moby-cli` on the host, {AGAIN}",
+        )
     if source == "docker" and "docker.io" in installed:
         return yellow(
             "docker_packages",
@@ -174,6 +166,13 @@ def docker_packages(seen: Survey, wanted: Wanted) -> CheckResult:
             f"Docker's own packages (docker-ce {installed['docker-ce']['version']})",
             expected,
             "Set docker_engine_source: docker. An older Docker may not read what a newer one has written.",
+        )
+    if "podman-docker" in installed:
+        return yellow(
+            "docker_packages",
+            "Podman in Docker's place (podman-docker)",
+            expected,
+            "Nothing: site.yml puts Docker in its place; Podman itself stays, with its containers and images.",
         )
     engines = [f"{name} {installed[name]['version']}" for name in ("docker-ce", "docker.io") if name in installed]
     return green("docker_packages", ", ".join(engines) or "none yet", expected)

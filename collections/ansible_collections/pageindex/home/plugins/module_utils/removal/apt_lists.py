@@ -1,4 +1,4 @@
-"""Package lists that apt downloaded from a source: it deletes them only at its next update."""
+"""Package sources: ours with the lists that apt downloaded from them, and others that were switched off for ours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 
+from ansible_collections.pageindex.home.plugins.module_utils.apt_foreign import DISABLED_NOTE, is_ours
+
 LISTS_DIRECTORY = "/var/lib/apt/lists"
 SOURCES_DIRECTORY = "/etc/apt/sources.list.d"
+SOURCES_FILE = "/etc/apt/sources.list"
+# What apt_foreign renames a file to when nothing else is in it.
+SET_ASIDE = re.compile(r"(.+\.(?:list|sources))(?:\.\d+)?\.disabled")
 KEYRINGS_DIRECTORY = "/etc/apt/keyrings"
 
 
@@ -23,6 +28,30 @@ def source_files(name: str, root: str = "/") -> list[str]:
     key = os.path.join(root, KEYRINGS_DIRECTORY.lstrip("/"), f"{name}.asc")
     lists = _lists(sources, os.path.join(root, LISTS_DIRECTORY.lstrip("/")))
     return [*lists, sources, f"{sources}.disabled", key]
+
+
+def disabled_notes(root: str = "/") -> list[str]:
+    """A sentence for each source of others that is switched off, with how to give it back."""
+    folder = os.path.join(root, SOURCES_DIRECTORY.lstrip("/"))
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    notes = []
+    for path in [os.path.join(root, SOURCES_FILE.lstrip("/")), *(os.path.join(folder, name) for name in names)]:
+        set_aside = SET_ASIDE.fullmatch(path)
+        if set_aside and not is_ours(path):
+            notes.append(f"The package source {path} stays off: `mv {path} {set_aside.group(1)}` gives it back.")
+        elif not set_aside and DISABLED_NOTE in _read(path):
+            notes.append(
+                f"Package sources in {path} stay off: look for `{DISABLED_NOTE}` in it, and put back the line or"
+                " address of that comment, or take out `Enabled: no` below it."
+            )
+    return notes
+
+
+def _read(path: str) -> str:
+    if not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
 
 
 def _lists(sources: str, directory: str) -> list[str]:

@@ -13,14 +13,24 @@ from ansible_collections.pageindex.home.plugins.module_utils.survey.request impo
 
 MIB = 1 << 20
 DAEMON_FILE = "etc/docker/daemon.json"
+# Docker 29 keeps the images of a new installation here, whatever its own data-root is.
+CONTAINERD_ROOT = "/var/lib/containerd"
+# Folders of Docker's own image stores; an installation that has one goes on with it.
+OWN_STORES = ("image/overlay2", "image/btrfs", "image/zfs", "image/vfs", "image/fuse-overlayfs")
 
 
 def survey(request: SurveyRequest, host_root: str = "/") -> dict[str, dict[str, Any]]:
-    """What will be stored → its place; sizes in MiB. The place named "images" follows Docker's own setting."""
+    """What will be stored → its place; sizes in MiB. The place named "images" follows Docker's own setting.
+
+    "containerd" is there too where images may lie with it: Docker has no image store of its own.
+    """
     mounts = mount_table(read_text("/proc/self/mountinfo") or "")
     paths = dict(request.paths)
     if "images" in paths:
         paths["images"] = docker_data_root(host_root) or paths["images"]
+        root = os.path.join(host_root, paths["images"].lstrip("/"))
+        if not any(os.path.isdir(os.path.join(root, store)) for store in OWN_STORES):
+            paths["containerd"] = CONTAINERD_ROOT
     return {name: place(path, mounts) for name, path in paths.items() if path}
 
 

@@ -6,14 +6,12 @@ import glob
 import http.client
 import json
 import os
-import re
-import shlex
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
+from ansible_collections.pageindex.home.plugins.module_utils.docker_flags import DockerUnit
 from ansible_collections.pageindex.home.plugins.module_utils.survey.reading import read_text
 from ansible_collections.pageindex.home.plugins.module_utils.survey.request import SurveyRequest
 
@@ -21,35 +19,6 @@ COMMAND_TIMEOUT_SECONDS = 10
 SOCKET = "run/docker.sock"
 SOCKET_TIMEOUT_SECONDS = 5
 DAEMON_FILE = "etc/docker/daemon.json"
-# Options that have another name in daemon.json: those that may be repeated, and short ones.
-FILE_NAMES = {
-    "H": "hosts",
-    "host": "hosts",
-    "D": "debug",
-    "s": "storage-driver",
-    "g": "data-root",
-    "graph": "data-root",
-    "G": "group",
-    "b": "bridge",
-    "l": "log-level",
-    "p": "pidfile",
-    "log-opt": "log-opts",
-    "storage-opt": "storage-opts",
-    "label": "labels",
-    "insecure-registry": "insecure-registries",
-    "registry-mirror": "registry-mirrors",
-    "default-ulimit": "default-ulimits",
-    "cluster-store-opt": "cluster-store-opts",
-    "authorization-plugin": "authorization-plugins",
-    "default-address-pool": "default-address-pools",
-    "default-network-opt": "default-network-opts",
-    "exec-opt": "exec-opts",
-    "cdi-spec-dir": "cdi-spec-dirs",
-    "dns-opt": "dns-opts",
-    "feature": "features",
-    "allow-nondistributable-artifacts": "allow-nondistributable-artifacts",
-    "add-runtime": "runtimes",
-}
 SHOWN_SETTINGS = ("data-root", "default-runtime", "hosts", "tls", "tlsverify", "live-restore", "features", "runtimes")
 
 
@@ -100,7 +69,7 @@ def unit(host_root: str, runner: Runner) -> dict[str, Any] | None:
 
     Values of other options are left out, some hold passwords. None when there is no such service.
     """
-    names = ["ActiveState", "ExecStart", "FragmentPath", "DropInPaths", "Environment", "EnvironmentFiles"]
+    names = ["ActiveState", "FragmentPath", "DropInPaths", "EnvironmentFiles"]
     asked = runner(
         ["systemctl", "show", "docker.service", *(f"--property={name}" for name in names)],
         timeout=COMMAND_TIMEOUT_SECONDS,
@@ -112,64 +81,15 @@ def unit(host_root: str, runner: Runner) -> dict[str, Any] | None:
     fragment = "".join(values.get("FragmentPath", []))
     if not fragment:
         return None
-    match = re.search(r"argv\[\]=(.*?) ; ignore_errors=", "\n".join(values.get("ExecStart", [])), re.DOTALL)
-    environment = _environment(" ".join(values.get("Environment", [])), values.get("EnvironmentFiles", []), host_root)
-    command = _expanded(match.group(1) if match else "", environment)
-    options = daemon_options(command[1:])
+    flags = DockerUnit("docker.service", runner, host_root).flags()
     return {
         "active": values.get("ActiveState") == ["active"],
         "path": fragment,
         "drop_ins": " ".join(values.get("DropInPaths", [])).split(),
         "environment_files": [line.split(" (")[0] for line in values.get("EnvironmentFiles", []) if line],
-        "options": sorted(options),
-        "hosts": options.get("hosts", []),
+        "options": sorted({flag.key for flag in flags}),
+        "hosts": [flag.value for flag in flags if flag.key == "hosts"],
     }
-
-
-def _environment(inline: str, files: Sequence[str], host_root: str) -> dict[str, str]:
-    """Variables of the service, those of files too."""
-    assignments = _split(inline)
-    for line in files:
-        text = read_text(host_root, line.split(" (")[0].lstrip("/")) or ""
-        for assignment in text.splitlines():
-            if assignment.strip() and not assignment.strip().startswith("#"):
-                name, _, value = assignment.strip().partition("=")
-                assignments.append(f"{name}={' '.join(_split(value))}")
-    return dict(assignment.split("=", 1) for assignment in assignments if "=" in assignment)
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
-
-
-def _expanded(command: str, environment: Mapping[str, str]) -> list[str]:
-    """Words of a start command; a word $NAME becomes as many words as its value has."""
-    words: list[str] = []
-    for word in command.split():
-        variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
-        words += environment.get(variable.group(1), "").split() if variable else [word]
-    return words
-
-
-def daemon_options(words: Sequence[str]) -> dict[str, list[str]]:
-    """Options of dockerd → their values, by the names that daemon.json has for them."""
-    options: dict[str, list[str]] = {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        match = re.fullmatch(r"--?([A-Za-z][A-Za-z0-9-]*)(?:=(.*))?", word)
-        if not match:
-            continue
-        value = match.group(2)
-        if value is None and position < len(words) and not words[position].startswith("-"):
-            value = words[position]
-            position += 1
-        options.setdefault(FILE_NAMES.get(match.group(1), match.group(1)), []).append(value or "")
-    return options
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -218,8 +138,10 @@ class Engine:
             "version": information["ServerVersion"],
             "storage_driver": information.get("Driver"),
             "root_directory": information.get("DockerRootDir"),
+            "containerd_images": "containerd.snapshotter" in str(information.get("DriverStatus")),
             "cdi_spec_directories": information.get("CDISpecDirs") or [],
             "live_restore": bool(information.get("LiveRestoreEnabled")),
+            "swarm": (information.get("Swarm") or {}).get("LocalNodeState"),
             "default_runtime": information.get("DefaultRuntime"),
             "rootless": any("rootless" in str(option) for option in information.get("SecurityOptions") or []),
             "containers_running": information.get("ContainersRunning"),
