@@ -1,0 +1,200 @@
+"""Published engine starts: what the plan would have said before, and how far it was from what vLLM then allocated.
+
+A case file is a list of objects (tests/data/kv_cases.json). Of what was observed a prediction uses only
+`model_loading_gib`, and only where `weight_bytes` is null, in place of the size that the hub would have told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import find_card
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.constants import CONSTANTS, Constants
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model import (
+    ModelShape,
+    known_shape,
+    shape_from_config,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import FITS, Plan, Wish, plan
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, PlanError, gib
+
+# Tokens of context where a report does not say: any server has at least that much.
+UNSTATED_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The parts of the catalogue that cases need: entries by name."""
+
+    gpus: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, Mapping[str, Any]]
+    architectures: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case: the plan, or why there is none, beside what was observed."""
+
+    id: str
+    kind: str
+    card: str
+    plan: Plan | None
+    problem: str
+    stated: bool  # the utilisation was given on the command line
+    observed_gib: float | None
+    observed_tokens: int | None
+    failed: bool
+
+    @property
+    def verdict(self) -> str | None:
+        """The plan's verdict."""
+        return self.plan.verdict if self.plan else None
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the pool: (predicted - observed) / observed; of the tokens where only they are known."""
+        if self.failed or not self.plan:
+            return None
+        if self.observed_gib and self.observed_gib > 0:
+            return self.plan.pool / GIB / self.observed_gib - 1
+        if self.observed_tokens:
+            return self.plan.pool_tokens / self.observed_tokens - 1
+        return None
+
+    @property
+    def token_error(self) -> float | None:
+        """Relative error of the pool in tokens."""
+        if self.failed or not self.plan or not self.observed_tokens:
+            return None
+        return self.plan.pool_tokens / self.observed_tokens - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of `llm-plan --cases --json`."""
+        one = self.plan
+        return {
+            "id": self.id,
+            "verdict": self.verdict,
+            "kv_pool_gib": gib(one.pool) if one else None,
+            "kv_pool_tokens": one.pool_tokens if one else None,
+            "weights_gib": gib(one.terms.weights) if one else None,
+            "max_context_tokens": one.greatest_context if one else None,
+        }
+
+
+def predict(case: Mapping[str, Any], facts: Facts, constants: Constants = CONSTANTS) -> Result:
+    """The plan of one case; never raises, since a case without a plan is an answer too."""
+    observed = case.get("observed") or {}
+    outcome = str(observed.get("outcome") or "")
+    one, problem, kind = None, "", "unknown"
+    try:
+        shape = case_shape(case, facts)
+        kind = shape.kind
+        one = _case_plan(case, shape, facts, constants)
+    except (PlanError, KeyError, TypeError, ValueError) as error:
+        problem = str(error)
+    return Result(
+        id=str(case.get("id")),
+        kind=kind,
+        card=str(case.get("gpu") or "unknown"),
+        plan=one,
+        problem=problem,
+        stated=case.get("gpu_memory_utilization") is not None and not case.get("gpu_memory_utilization_is_default"),
+        observed_gib=observed.get("kv_gib"),
+        observed_tokens=observed.get("kv_tokens"),
+        failed=outcome.startswith("failed"),
+    )
+
+
+def case_shape(case: Mapping[str, Any], facts: Facts) -> ModelShape:
+    """The model of a case: its `arch`, else what the catalogue knows of its name. Raises PlanError."""
+    name = str(case.get("model") or "")
+    size = case.get("weight_bytes") or _catalogue_bytes(name, facts)
+    if case.get("arch"):
+        return shape_from_config(case["arch"], name, size, f"{case.get('quantization') or ''} {name}")
+    return known_shape(name, facts.architectures, case.get("quantization"), size)
+
+
+def _catalogue_bytes(repository: str, facts: Facts) -> int | None:
+    for entry in facts.models.values():
+        if str(entry.get("repository", "")).lower() == repository.lower():
+            return entry.get("weight_bytes")
+    return None
+
+
+def _case_plan(case: Mapping[str, Any], shape: ModelShape, facts: Facts, constants: Constants) -> Plan:
+    card = find_card(case.get("gpu"), facts.gpus, case.get("gpu_total_mib"), case.get("cuda_total_gib"))
+    loading = (case.get("observed") or {}).get("model_loading_gib") if not case.get("weight_bytes") else None
+    tensor_parallel = int(case.get("tp") or 1)
+    wish = Wish(
+        version=case.get("vllm_version"),
+        context=case.get("max_model_len") or UNSTATED_CONTEXT,
+        utilization=case.get("gpu_memory_utilization"),
+        sequences=case.get("max_num_seqs_effective") or case.get("max_num_seqs"),
+        batched_tokens=case.get("max_num_batched_tokens_effective") or case.get("max_num_batched_tokens"),
+        kv_dtype=str(case.get("kv_cache_dtype") or "auto"),
+        tensor_parallel=tensor_parallel,
+        enforce_eager=bool(case.get("enforce_eager")),
+        draft_tokens=_draft_tokens(case.get("spec_decode")),
+        loaded_bytes=int(loading * GIB) if loading else None,
+    )
+    return plan(shape, card, max(int(case.get("n_gpus") or 1), tensor_parallel), wish, constants)
+
+
+def _draft_tokens(text: Any) -> int:
+    found = re.search(r"n\s*=\s*(\d+)", str(text or ""))
+    return int(found.group(1)) if found else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the error table, errors in per cent."""
+
+    name: str
+    cases: int
+    median: float
+    percentile_95: float
+    worst: float
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which a share of the values lies (nearest rank): percentile([1, 2, 3], 0.5) → 2."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+def row(name: str, results: Iterable[Result]) -> Row | None:
+    """A line over the results that have an error, or None without any."""
+    errors = [abs(result.error) * 100 for result in results if result.error is not None]
+    if not errors:
+        return None
+    return Row(name, len(errors), percentile(errors, 0.5), percentile(errors, 0.95), max(errors))
+
+
+def table(results: Sequence[Result]) -> list[Row]:
+    """Errors of the pool: the two classes of the aim, by kind of model, by card."""
+    rows = [
+        row("dense, utilisation stated", (one for one in results if one.kind == "dense" and one.stated)),
+        row("all others", (one for one in results if one.kind != "dense" or not one.stated)),
+    ]
+    for kind in sorted({one.kind for one in results}):
+        rows.append(row(f"kind: {kind}", (one for one in results if one.kind == kind)))
+    for card in sorted({one.card for one in results}):
+        rows.append(row(f"card: {card}", (one for one in results if one.card == card)))
+    return [line for line in rows if line]
+
+
+def verdict_counts(results: Sequence[Result]) -> dict[str, dict[str, int]]:
+    """Verdicts given to starts that served and to those that failed; "none" where there was no plan."""
+    counts: dict[str, dict[str, int]] = {"served": {}, "failed": {}}
+    for one in results:
+        bucket = counts["failed" if one.failed else "served"]
+        bucket[one.verdict or "none"] = bucket.get(one.verdict or "none", 0) + 1
+    return counts
+
+
+def wrong_promises(results: Sequence[Result]) -> list[str]:
+    """Cases that failed although the plan said that they fit."""
+    return [one.id for one in results if one.failed and one.verdict == FITS]
