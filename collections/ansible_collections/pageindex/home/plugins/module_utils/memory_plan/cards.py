@@ -69,9 +69,7 @@ class Card:
         if capability < 7.0:
             return f"{found}; no vLLM of this engine drove it, expected 7.5 or more"
         if capability < CUDA_13_CAPABILITY and version >= CUDA_13_RELEASE:
-            return (
-                f"{found}; images since vLLM 0.20 are CUDA 13 and need {CUDA_13_CAPABILITY}. The last for it is 0.19.1"
-            )
+            return f"{found}; vLLM images since 0.20 (CUDA 13) need {CUDA_13_CAPABILITY}; take 0.19.1"
         floor = QUANTIZATION_CAPABILITY.get(quantization, 0.0)
         if capability < floor:
             return f"{found}; {quantization} weights need {floor}. Take an AWQ or GPTQ build of the model"

@@ -18,8 +18,10 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model i
     known_shape,
     shape_from_config,
 )
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import FITS, Plan, Wish, plan
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import Plan, plan
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, PlanError, gib
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.verdict import FITS
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.wish import Wish
 
 # Tokens of context where a report does not say: any server has at least that much.
 UNSTATED_CONTEXT = 4096

@@ -157,6 +157,10 @@ class ModelShape:
             total = self.estimated_weight_bytes + (self.draft_bytes if speculative else 0)
         else:
             total = self.weight_bytes - (0 if speculative else min(self.draft_bytes, self.weight_bytes // 10))
+            # Some repositories store the output layer once more although it is the embedding; it is not loaded.
+            copy = self.vocabulary * self.hidden * HALF
+            if self.tied and self.weight_bytes - self.estimated_weight_bytes > 0.8 * copy:
+                total -= copy
         if text_only:
             total -= self.vision_bytes
         return int(total / tensor_parallel)
@@ -327,8 +331,8 @@ _CATALOGUE = {
 
 def shape_from_catalogue(name: str, entry: Mapping[str, Any]) -> ModelShape:
     """A ModelShape of an entry of catalogue/models.yml; `architecture` in it holds further names of config.json."""
-    config = {theirs: entry[ours] for ours, theirs in _CATALOGUE.items() if entry.get(ours)}
-    config.update(entry.get("architecture") or {})
+    config = dict(entry.get("architecture") or {})
+    config.update({theirs: entry[ours] for ours, theirs in _CATALOGUE.items() if entry.get(ours)})
     label = str(entry.get("repository") or name)
     return shape_from_config(config, label, entry.get("weight_bytes"), str(entry.get("quantization") or "none"))
 

@@ -16,40 +16,21 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model i
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.releases import Release, release
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.terms import Load, Terms, terms
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import (
-    FLOAT,
-    GIB,
     HALF,
     PlanError,
-    gib,
     mib,
 )
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.verdict import (
+    FITS,
+    TIGHT,
+    Figures,
+    error_band,
+    judge,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.wish import Wish
 
-FITS, TIGHT, DOES_NOT_FIT = "fits", "tight", "does_not_fit"
-# Copies of the logits that the sampler's second warm-up, after the cache is allocated, wants to find free.
-WARM_UP_COPIES = 4
 # A context nobody asked for: what a document service needs, or less where the model has less.
 DEFAULT_CONTEXT = 32768
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the owner wants. None leaves the choice to vLLM's default of the version and card."""
-
-    version: str | None = "0.32.0"
-    context: int | None = None
-    requests: int = 1
-    utilization: float | None = None
-    sequences: int | None = None
-    batched_tokens: int | None = None
-    kv_dtype: str = "auto"
-    tensor_parallel: int | None = None
-    enforce_eager: bool = False
-    text_only: bool = False
-    images: int | None = None
-    draft_tokens: int = 0
-    kv_bytes: int | None = None  # --kv-cache-memory-bytes: no profile decides the pool
-    loaded_bytes: int | None = None  # weights on one GPU, where a start has told
-    overhead_bytes: int | None = None  # all but weights and KV, where a start of this model on this host has told
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,8 @@ class Plan:
     terms: Terms
     kv: KvCache
     pool: float
-    band: float
+    less: float  # than `pool` that a real start may have, and how much more
+    more: float
     needed: float
     pool_tokens: int
     greatest_context: int
@@ -109,7 +91,8 @@ class Plan:
                 "runtime_context": mib(part.runtime),
                 "cuda_graphs": mib(part.graphs),
                 "kv_pool": mib(self.pool),
-                "kv_pool_error": mib(self.band),
+                "kv_pool_less": mib(self.less),
+                "kv_pool_more": mib(self.more),
                 "kv_needed": mib(self.needed),
             },
             "kv_bytes_per_token": round(self.kv.request_bytes(self.context) / self.context),
@@ -147,9 +130,9 @@ def plan(
     element = 1 if str(wish.kv_dtype).startswith(("fp8", "int8")) else HALF
     cache = kv_cache(shape, known, tensor_parallel, element, load.batched_tokens, wish.draft_tokens)
     needed = cache.request_bytes(context) * wish.requests
-    band = error_band(shape, known, load, parts, wish)
+    less, more = error_band(shape, known, load, parts, wish)
     limit = shape.native_context or max(context, DEFAULT_CONTEXT)
-    verdict, reasons = _verdict(shape, card, known, load, parts, cache, pool, band, needed, budget, context, wish)
+    verdict, reasons = judge(Figures(shape, card, known, load, parts, cache, wish, budget, pool, needed, less, more))
     return Plan(
         model=shape.name,
         card=card.name,
@@ -168,7 +151,8 @@ def plan(
         terms=parts,
         kv=cache,
         pool=pool,
-        band=band,
+        less=less,
+        more=more,
         needed=needed,
         pool_tokens=cache.pool_tokens(pool, context),
         greatest_context=cache.greatest_context(pool, 1, max(limit, context)),
@@ -215,78 +199,6 @@ def _load(card: Card, known: Release, tensor_parallel: int, context: int, wish: 
         draft_tokens=wish.draft_tokens,
         images=wish.images,
     )
-
-
-def error_band(shape: ModelShape, known: Release, load: Load, parts: Terms, wish: Wish) -> float:
-    """How far the pool of a real start may be from the predicted one, in bytes per GPU.
-
-    A first start that compiles is always possible; graphs, images and states vary between equal starts; what had to be
-    assumed widens it further. After a start on this host only the spread of equal starts is left.
-    """
-    if wish.kv_bytes:
-        return 0.0
-    if wish.overhead_bytes is not None:
-        return 0.3 * GIB
-    band = 0.3 * GIB if load.enforce_eager else known.cold_compile * GIB
-    if parts.graphs_counted and not load.enforce_eager:
-        band += 0.5 * parts.graphs
-    if shape.linear:
-        band += 0.7 * GIB
-    if parts.vision:
-        band += 0.15 * parts.vision
-    if not known.known:
-        # An older or newer sampler, with or without graphs.
-        band += 0.5 * GIB + 0.15 * parts.sampler
-    if not shape.weight_bytes and not wish.loaded_bytes:
-        band += 0.05 * parts.weights
-    if any("guessed" in note for note in shape.assumed):
-        band += 0.1 * parts.weights + GIB
-    return band
-
-
-def _verdict(
-    shape: ModelShape, card: Card, known: Release, load: Load, parts: Terms, cache: KvCache, pool: float, band: float,
-    needed: float, budget: float, context: int, wish: Wish,
-) -> tuple[str, list[str]]:  # fmt: skip
-    """One of three words, and why."""
-    no: list[str] = []
-    near: list[str] = []
-    refused = card.refuses(shape.quantization, known.number)
-    if refused:
-        no.append(refused)
-    if budget > card.free_at_start:
-        no.append(
-            f"utilisation {budget / card.total:.3f} asks for {gib(budget)} GiB, but {gib(card.free_at_start)} GiB are "
-            f"free at start; vLLM refuses. Use at most {card.free_at_start / card.total:.3f}"
-        )
-    lacking = needed - pool
-    guessed = any("guessed" in note for note in shape.assumed)
-    if lacking > band and not (guessed and pool > 0):
-        no.append(
-            f"{gib(pool)} GiB per GPU are left for the KV cache; {wish.requests} x {context:,} tokens need "
-            f"{gib(needed)} GiB (±{gib(band)})"
-        )
-    elif lacking > -band:
-        near.append(
-            f"{gib(pool)} GiB per GPU for the KV cache and {gib(needed)} GiB needed are closer than the plan's error "
-            f"(±{gib(band)} GiB)"
-        )
-    if shape.linear and load.sequences > cache.blocks(pool):
-        missing = (load.sequences - cache.blocks(pool)) * cache.block_bytes
-        text = f"{load.sequences} sequences need a state block each, and there are {cache.blocks(pool)}"
-        # Where nobody asked for a number, a smaller one is the plan's to choose.
-        (no if wish.sequences and missing > band else near).append(f"{text}; lower --max-num-seqs")
-    elif shape.linear and (cache.blocks(pool) - load.sequences) * cache.block_bytes < band:
-        near.append(f"{load.sequences} sequences need a state block each, and there are {cache.blocks(pool)}")
-    if not parts.graphs_counted and not load.enforce_eager:
-        # Graphs are captured, and the sampler runs again, when the cache has taken all of the budget.
-        outside = card.free_at_start - budget - parts.graphs
-        logits = min(load.sequences, load.batched_tokens) * shape.vocabulary * FLOAT
-        if outside < 0 or (shape.experts and outside < WARM_UP_COPIES * logits):
-            near.append(f"{gib(max(0.0, outside))} GiB are left outside the budget for CUDA graphs and the sampler")
-    if no:
-        return DOES_NOT_FIT, no
-    return (TIGHT, near) if near else (FITS, [])
 
 
 def _arguments(load: Load, wish: Wish, context: int) -> dict[str, Any]:
