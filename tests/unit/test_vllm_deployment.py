@@ -139,7 +139,7 @@ def test_all_problems_are_told_at_once() -> None:
     ("meant", "nearest"),
     [
         ("qwen3-32b-awk", "qwen3-32b-awq"),
-        ("Qwen3-70B", "qwen3-32b-awq"),
+        ("Qwen3-70B", "qwen3-next-80b-a3b-gptq"),
         ("Qwen/Qwen3-7B", "qwen3-8b-awq"),
         ("llama-3.1-70b", "llama-3.3-70b-awq"),
         ("zzz", None),

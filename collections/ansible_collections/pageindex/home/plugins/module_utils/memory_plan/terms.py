@@ -64,13 +64,14 @@ class Terms:
 def terms(shape: ModelShape, card: Card, release: Release, load: Load, constants: Constants, weights: float) -> Terms:
     """All terms of one GPU, from the bytes of weights that lie on it."""
     vision, kept = _vision(shape, load)
+    experts = _experts(shape, load)
     return Terms(
         weights=weights,
-        layers=_layers(shape, load, constants),
+        layers=_layers(shape, load, constants) + (0.0 if release.moe_workspace else experts),
         sampler=_sampler(shape, release, load, constants),
         vision=vision,
         images_kept=kept,
-        experts=_experts(shape, release, load),
+        experts=experts if release.moe_workspace else 0.0,
         hybrid=constants.hybrid * GIB if shape.linear else 0.0,
         runtime=_runtime(card, release, load, constants),
         graphs=_graphs(shape, load, constants),
@@ -101,16 +102,16 @@ def _layers(shape: ModelShape, load: Load, constants: Constants) -> float:
     return load.batched_tokens * HALF * widest
 
 
-def _experts(shape: ModelShape, release: Release, load: Load) -> float:
-    """The two workspaces of fused experts (fused_moe/modular_kernel.py); the kernels of 4-bit weights need none."""
+def _experts(shape: ModelShape, load: Load) -> float:
+    """The two workspaces of fused experts (fused_moe/modular_kernel.py); the kernels of 4-bit weights need none.
+
+    Since 0.17 they stay for the life of the engine; before, they were part of the widest moment of a layer.
+    """
     if not shape.experts or WEIGHT_BYTES[shape.quantization] < 1:
         return 0.0
     own = shape.expert_intermediate / load.tensor_parallel
     routed = load.batched_tokens * shape.experts_per_token * HALF
     first, second = max(2 * own, shape.hidden), max(own, shape.hidden)
-    if not release.moe_workspace:
-        # Freed with the layer: part of its peak, below the sampler's in every start that was seen.
-        return 0.0
     return routed * (first + second)
 
 
