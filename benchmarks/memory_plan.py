@@ -22,8 +22,11 @@ sys.path.insert(0, str(REPOSITORY / "collections"))
 
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cases import (  # noqa: E402
     Facts,
+    Question,
     Result,
+    answer,
     predict,
+    question,
     row,
     table,
     verdict_counts,
@@ -57,8 +60,8 @@ PRIOR = Constants(
     graph_first=0.0,
     graph_expert_factor=1.0,
 )
-STEPS = (0.5, 0.8, 0.9, 0.95, 0.98, 1.02, 1.05, 1.1, 1.25, 2.0)
-ROUNDS = 4
+STEPS = (0.5, 0.8, 0.92, 0.98, 1.02, 1.08, 1.25, 2.0)
+ROUNDS = 3
 Case = Mapping[str, Any]
 
 
@@ -80,27 +83,27 @@ def version(case: Case) -> str:
 SPLITS: dict[str, Callable[[Case], str]] = {"model family": family, "card": card, "release": version}
 
 
-def loss(cases: Sequence[Case], known: Facts, constants: Constants) -> float:
+def loss(asked: Sequence[Question], constants: Constants) -> float:
     """Mean error of the pool in GiB, each counted up to 1, so that noise in one start does not bend the fit."""
     total = 0.0
-    for case in cases:
-        result = predict(case, known, constants)
-        seen = result.observed_gib
-        if result.plan is not None and seen is not None:
-            total += min(1.0, abs(result.plan.pool / GIB - seen))
-    return total / max(1, len(cases))
+    for one in asked:
+        result = answer(one, constants)
+        if result.plan is not None and result.observed_gib is not None:
+            total += min(1.0, abs(result.plan.pool / GIB - result.observed_gib))
+    return total / max(1, len(asked))
 
 
 def fit(cases: Sequence[Case], known: Facts, start: Constants = PRIOR) -> Constants:
     """Constants that fit the cases, by trying steps of one number after the other."""
-    best, least = start, loss(cases, known, start)
+    asked = [question(case, known) for case in cases if (case.get("observed") or {}).get("kv_gib") is not None]
+    best, least = start, loss(asked, start)
     for _ in range(ROUNDS):
         before = least
         for one in fields(Constants):
             for factor in STEPS:
                 value = getattr(best, one.name) * factor
                 tried = replace(best, **{one.name: value})
-                found = loss(cases, known, tried)
+                found = loss(asked, tried)
                 if found < least - 1e-6:
                     best, least = tried, found
         if before - least < 1e-4:

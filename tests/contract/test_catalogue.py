@@ -61,8 +61,8 @@ MODEL_SCHEMA = {
     "additionalProperties": False,
     "required": [
         "repository", "revision", "license", "gated", "weight_bytes", "layers", "hidden_size", "kv_heads", "head_dim",
-        "architecture", "good_at", "native_context", "quantization", "min_compute_capability", "tensor_parallel_size", "reasoning_parser",
-        "tool_call_parser", "source", "checked",
+        "architecture", "good_at", "native_context", "quantization", "min_compute_capability", "tensor_parallel_size",
+        "reasoning_parser", "tool_call_parser", "source", "checked",
     ],
     "properties": {
         "repository": {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"},

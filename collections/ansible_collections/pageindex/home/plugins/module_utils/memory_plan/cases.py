@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import find_card
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import Card, find_card
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.constants import CONSTANTS, Constants
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model import (
     ModelShape,
@@ -86,28 +86,55 @@ class Result:
         }
 
 
-def predict(case: Mapping[str, Any], facts: Facts, constants: Constants = CONSTANTS) -> Result:
-    """The plan of one case; never raises, since a case without a plan is an answer too."""
-    observed = case.get("observed") or {}
-    outcome = str(observed.get("outcome") or "")
-    one, problem, kind = None, "", "unknown"
+@dataclass(frozen=True)
+class Question:
+    """What a case asks of the plan; `shape` is None, with the problem, where it cannot be asked."""
+
+    case: Mapping[str, Any]
+    shape: ModelShape | None
+    card: Card | None
+    gpus: int
+    wish: Wish
+    problem: str = ""
+
+
+def question(case: Mapping[str, Any], facts: Facts) -> Question:
+    """A case as the plan is asked it; never raises, since a case without a plan is an answer too."""
     try:
         shape = case_shape(case, facts)
-        kind = shape.kind
-        one = _case_plan(case, shape, facts, constants)
+        card = find_card(case.get("gpu"), facts.gpus, case.get("gpu_total_mib"), case.get("cuda_total_gib"))
+        wish = _wish(case)
     except (PlanError, KeyError, TypeError, ValueError) as error:
-        problem = str(error)
+        return Question(case, None, None, 1, Wish(), str(error))
+    return Question(case, shape, card, max(int(case.get("n_gpus") or 1), wish.tensor_parallel or 1), wish)
+
+
+def answer(asked: Question, constants: Constants = CONSTANTS) -> Result:
+    """The plan of a question, beside what was observed."""
+    case = asked.case
+    observed = case.get("observed") or {}
+    one, problem = None, asked.problem
+    if asked.shape and asked.card:
+        try:
+            one = plan(asked.shape, asked.card, asked.gpus, asked.wish, constants)
+        except PlanError as error:
+            problem = str(error)
     return Result(
         id=str(case.get("id")),
-        kind=kind,
+        kind=asked.shape.kind if asked.shape else "unknown",
         card=str(case.get("gpu") or "unknown"),
         plan=one,
         problem=problem,
         stated=case.get("gpu_memory_utilization") is not None and not case.get("gpu_memory_utilization_is_default"),
         observed_gib=observed.get("kv_gib"),
         observed_tokens=observed.get("kv_tokens"),
-        failed=outcome.startswith("failed"),
+        failed=str(observed.get("outcome") or "").startswith("failed"),
     )
+
+
+def predict(case: Mapping[str, Any], facts: Facts, constants: Constants = CONSTANTS) -> Result:
+    """The plan of one case beside what was observed."""
+    return answer(question(case, facts), constants)
 
 
 def case_shape(case: Mapping[str, Any], facts: Facts) -> ModelShape:
@@ -126,23 +153,21 @@ def _catalogue_bytes(repository: str, facts: Facts) -> int | None:
     return None
 
 
-def _case_plan(case: Mapping[str, Any], shape: ModelShape, facts: Facts, constants: Constants) -> Plan:
-    card = find_card(case.get("gpu"), facts.gpus, case.get("gpu_total_mib"), case.get("cuda_total_gib"))
+def _wish(case: Mapping[str, Any]) -> Wish:
+    """The flags of a case. `*_effective` are vLLM's defaults where a flag was not passed."""
     loading = (case.get("observed") or {}).get("model_loading_gib") if not case.get("weight_bytes") else None
-    tensor_parallel = int(case.get("tp") or 1)
-    wish = Wish(
+    return Wish(
         version=case.get("vllm_version"),
         context=case.get("max_model_len") or UNSTATED_CONTEXT,
         utilization=case.get("gpu_memory_utilization"),
         sequences=case.get("max_num_seqs_effective") or case.get("max_num_seqs"),
         batched_tokens=case.get("max_num_batched_tokens_effective") or case.get("max_num_batched_tokens"),
         kv_dtype=str(case.get("kv_cache_dtype") or "auto"),
-        tensor_parallel=tensor_parallel,
+        tensor_parallel=int(case.get("tp") or 1),
         enforce_eager=bool(case.get("enforce_eager")),
         draft_tokens=_draft_tokens(case.get("spec_decode")),
         loaded_bytes=int(loading * GIB) if loading else None,
     )
-    return plan(shape, card, max(int(case.get("n_gpus") or 1), tensor_parallel), wish, constants)
 
 
 def _draft_tokens(text: Any) -> int:

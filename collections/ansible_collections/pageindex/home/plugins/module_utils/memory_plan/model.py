@@ -104,8 +104,15 @@ class ModelShape:
     assumed: tuple[str, ...] = field(default=())  # what had to be guessed, in words
 
     @property
+    def guessed(self) -> bool:
+        """Nothing but its name is known."""
+        return any("guessed" in note for note in self.assumed)
+
+    @property
     def kind(self) -> str:
-        """Class of the error table: hybrid, vision, moe or dense."""
+        """Class of the error table: guessed, hybrid, vision, moe or dense."""
+        if self.guessed:
+            return "guessed"
         if self.linear:
             return "hybrid"
         if self.vision:
@@ -140,10 +147,14 @@ class ModelShape:
 
     @property
     def draft_bytes(self) -> int:
-        """Bytes of the layers for multi-token prediction: attention, MLP and one projection, in 16 bit."""
+        """Bytes of the layers for multi-token prediction: attention, MLP and one projection.
+
+        FP8 builds and mixtures of experts have them quantised as the rest, others in 16 bit.
+        """
         mlp = 3 * self.hidden * (self.experts * self.expert_intermediate or self.intermediate)
         per_layer = self.attention_weights + mlp + 2 * self.hidden**2
-        return int(self.draft_layers * per_layer * (WEIGHT_BYTES[self.quantization] if self.experts else HALF))
+        quantized = self.experts or self.quantization == "fp8"
+        return int(self.draft_layers * per_layer * (WEIGHT_BYTES[self.quantization] if quantized else HALF))
 
     @property
     def estimated_weight_bytes(self) -> int:

@@ -80,6 +80,11 @@ class Release:
         return self.number >= (0, 18)
 
     @property
+    def flashinfer_on_blackwell(self) -> bool:
+        """FlashInfer serves attention on cards of compute capability 10 and later (not yet in 0.12 on RTX 50 cards)."""
+        return self.number >= (0, 20)
+
+    @property
     def batches_in_flight(self) -> int:
         """Batches whose tokens a sliding window keeps (VllmConfig.max_in_flight_tokens): two with async scheduling."""
         return 2 if self.number >= (0, 32) else 1

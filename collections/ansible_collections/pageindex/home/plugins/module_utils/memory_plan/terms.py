@@ -18,6 +18,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units i
 
 # Tokens of a chunk of the gated delta rule (flash-linear-attention).
 CHUNK = 64
+# Kinds that vLLM treats as dense models.
+DENSE = ("dense", "guessed")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def terms(shape: ModelShape, card: Card, release: Release, load: Load, constants
         hybrid=constants.hybrid * GIB if shape.linear else 0.0,
         runtime=_runtime(card, release, load, constants),
         graphs=_graphs(shape, load, constants),
-        graphs_counted=release.graphs_in_budget(shape.kind == "dense"),
+        graphs_counted=release.graphs_in_budget(shape.kind in DENSE),
     )
 
 
@@ -83,7 +85,7 @@ def _sampler(shape: ModelShape, release: Release, load: Load, constants: Constan
     """Logits of every sequence are gathered on each GPU, so tensor parallelism does not divide them."""
     sequences = min(load.sequences, load.batched_tokens)
     logits = sequences * shape.vocabulary * FLOAT
-    copies: float = getattr(constants, f"sampler_{release.sampler(shape.kind == 'dense')}")
+    copies: float = getattr(constants, f"sampler_{release.sampler(shape.kind in DENSE)}")
     return copies * logits + constants.hidden_copies * load.batched_tokens * shape.hidden * HALF
 
 
@@ -137,6 +139,8 @@ def _vision(shape: ModelShape, load: Load) -> tuple[float, float]:
 def _runtime(card: Card, release: Release, load: Load, constants: Constants) -> float:
     """Memory outside PyTorch: CUDA modules, cuBLAS, and what the cards need to talk to each other."""
     size = constants.context_cuda_13 if release.cuda_13 else constants.context
+    if release.flashinfer_on_blackwell and card.compute_capability >= 10:
+        size += constants.flashinfer
     if load.tensor_parallel > 1:
         if card.nvlink:
             size += constants.nccl_nvlink_cuda_13 if release.cuda_13 else constants.nccl_nvlink

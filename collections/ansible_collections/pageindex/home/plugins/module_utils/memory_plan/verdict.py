@@ -59,13 +59,9 @@ def error_band(shape: ModelShape, known: Release, load: Load, parts: Terms, wish
         band += 0.5 * GIB + 0.15 * parts.sampler
     if not shape.weight_bytes and not wish.loaded_bytes:
         band += 0.05 * parts.weights
-    if _guessed(shape):
+    if shape.guessed:
         band += 0.1 * parts.weights + GIB
     return band + (0.0 if load.enforce_eager else known.cold_compile * GIB), band
-
-
-def _guessed(shape: ModelShape) -> bool:
-    return any("guessed" in note for note in shape.assumed)
 
 
 def judge(figures: Figures) -> tuple[str, list[str]]:
@@ -111,7 +107,7 @@ def _cache(figures: Figures) -> _Reasons:
         )
     text = f"{left}; {figures.wish.requests} request(s) of the wanted context need {gib(figures.needed)} GiB"
     text += f" (error -{gib(figures.less)} +{gib(figures.more)})"
-    if lacking > figures.more and not (_guessed(figures.shape) and figures.pool > 0):
+    if lacking > figures.more and not (figures.shape.guessed and figures.pool > 0):
         return [text], []
     return [], [text]
 
