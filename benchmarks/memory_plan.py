@@ -56,9 +56,9 @@ PRIOR = Constants(
     nccl_nvlink=0.5,
     nccl_nvlink_cuda_13=1.0,
     hybrid=0.5,
-    graph_layer_mib=0.3,
-    graph_first=0.0,
-    graph_expert_factor=1.0,
+    graph_mib=2.0,
+    graph_layer_mib=0.5,
+    graph_experts_mib=2.0,
 )
 STEPS = (0.5, 0.8, 0.92, 0.98, 1.02, 1.08, 1.25, 2.0)
 ROUNDS = 3
@@ -84,12 +84,15 @@ SPLITS: dict[str, Callable[[Case], str]] = {"model family": family, "card": card
 
 
 def loss(asked: Sequence[Question], constants: Constants) -> float:
-    """Mean error of the pool in GiB, each counted up to 1, so that noise in one start does not bend the fit."""
+    """Mean error of pool and estimated graphs in GiB, each counted up to 1, so that no single start bends the fit."""
     total = 0.0
     for one in asked:
         result = answer(one, constants)
         if result.plan is not None and result.observed_gib is not None:
             total += min(1.0, abs(result.plan.pool / GIB - result.observed_gib))
+            graphs = one.case["observed"].get("cudagraph_estimated_gib")
+            if graphs is not None:
+                total += min(1.0, abs(result.plan.terms.graphs / GIB - graphs))
     return total / max(1, len(asked))
 
 

@@ -35,10 +35,10 @@ class Constants:
     flashinfer: float = 0.385
     # What gated delta nets keep after the profile run (autotuned kernels, workspaces).
     hybrid: float = 0.20
-    # CUDA graphs: MiB of one graph in one layer, and GiB that the first capture takes.
-    graph_layer_mib: float = 0.32
-    graph_first: float = 0.05
-    graph_expert_factor: float = 1.6
+    # MiB of one CUDA graph: of its own, for each layer, and for the kernels of experts.
+    graph_mib: float = 4.0
+    graph_layer_mib: float = 0.28
+    graph_experts_mib: float = 10.0
 
 
 CONSTANTS = Constants()

@@ -157,9 +157,9 @@ def capture_sizes(sequences: int, draft_tokens: int = 0) -> int:
 
 
 def _graphs(shape: ModelShape, load: Load, constants: Constants) -> float:
-    """CUDA graphs, one of each size for every layer; experts launch more kernels per layer."""
+    """CUDA graphs, one of each size; experts launch more kernels in every one."""
     if load.enforce_eager:
         return 0.0
-    count = capture_sizes(load.sequences, load.draft_tokens) * shape.layers
-    factor = constants.graph_expert_factor if shape.experts else 1.0
-    return constants.graph_first * GIB + count * constants.graph_layer_mib * MIB * factor
+    one = constants.graph_mib + shape.layers * constants.graph_layer_mib
+    one += constants.graph_experts_mib if shape.experts else 0.0
+    return capture_sizes(load.sequences, load.draft_tokens) * one * MIB
