@@ -84,6 +84,20 @@ MODEL_SCHEMA = {
         },
         "good_at": {"type": "string"},
         "refused": {"type": "string"},
+        "version_flags": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["since", "flags", "source"],
+                "properties": {
+                    "since": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                    "before": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                    "flags": {"type": "object"},
+                    "source": {"type": "string", "pattern": "^https?://"},
+                },
+            },
+        },
         "known_failures": {"type": "array", "items": {"type": "string"}},
         "native_context": {"type": "integer", "multipleOf": 1024},
         "quantization": {"enum": ["none", "awq", "gptq", "fp8", "nvfp4", "compressed-tensors"]},

@@ -254,9 +254,10 @@ class TestCards:
         assert find_card(name, KNOWN.gpus).name == KNOWN.gpus[key]["name"]
 
     def test_a_card_of_another_size_is_another_card(self) -> None:
+        small = find_card("RTX 3060 8GB", KNOWN.gpus)
+        assert small.total == find_card("RTX 3060", KNOWN.gpus, 8192).total < 8192 * 2**20
         with pytest.raises(PlanError, match="--gpu-total-mib"):
-            find_card("RTX 3060 8GB", KNOWN.gpus)
-        assert find_card("RTX 3060", KNOWN.gpus, 8192).total < 8192 * 2**20
+            find_card("RTX 9999", KNOWN.gpus)
 
     def test_cuda_sees_less_than_nvml(self) -> None:
         assert RTX_5090.total / GIB == pytest.approx(31.36, abs=0.01)

@@ -111,6 +111,15 @@ def test_the_table_has_its_classes() -> None:
     assert sum(verdict_counts(RESULTS)["failed"].values()) == 11
 
 
+@pytest.mark.parametrize("arch", [None, {"num_hidden_layers": 40, "mamba_d_state": 128}])
+def test_an_unknown_architecture_is_guessed_from_what_was_loaded(arch: dict[str, Any] | None) -> None:
+    case = {"id": "x", "model": "nobody/knows", "gpu": "RTX 5090", "arch": arch, "max_model_len": 8192}
+    result = predict({**case, "observed": {"model_loading_gib": 9.0}}, KNOWN)
+    assert result.plan is not None
+    assert result.kind == "guessed"
+    assert result.plan.terms.weights == 9 * 2**30
+
+
 def test_a_case_that_cannot_be_planned_says_why() -> None:
     result = predict({"id": "x", "model": "nobody/knows", "gpu": "RTX 5090"}, KNOWN)
     assert result.plan is None

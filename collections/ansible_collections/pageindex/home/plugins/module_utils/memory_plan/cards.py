@@ -34,7 +34,6 @@ class Card:
     total: int
     compute_capability: float = 0.0
     nvlink: bool = False
-    datacentre: bool = False
 
     @property
     def free_at_start(self) -> int:
@@ -86,7 +85,6 @@ def card_from_catalogue(entry: Mapping[str, Any], memory_mib: int | None = None)
         total=(nvml - reserve) * MIB,
         compute_capability=float(entry.get("compute_capability") or 0),
         nvlink=bool(entry.get("nvlink")),
-        datacentre=bool(entry.get("datacentre")),
     )
 
 
@@ -108,10 +106,19 @@ def find_card(
         return card_from_catalogue(entry, nvml_mib)
     if nvml_mib:
         return Card(str(name or "a card"), (nvml_mib - DRIVER_RESERVE_MIB) * MIB)
+    stated = _stated_mib(str(name or ""))
+    if stated:
+        return Card(str(name), (stated - DRIVER_RESERVE_MIB) * MIB)
     raise PlanError(
         f"the card {name!r} is not known and its memory was not given; expected one of {', '.join(sorted(cards))}, "
         f"or its total memory as nvidia-smi shows it (--gpu-total-mib)"
     )
+
+
+def _stated_mib(name: str) -> int:
+    """The memory that a name tells, 0 where it tells none: "RTX 3060 8GB" → 8192."""
+    found = re.search(r"(\d+) ?gb", name.lower())
+    return int(found.group(1)) * 1024 if found else 0
 
 
 def _words(name: str) -> set[str]:
@@ -125,8 +132,7 @@ def _entry(name: str, cards: Mapping[str, Mapping[str, Any]], size_mib: float) -
     if name in cards and not size_mib:
         return cards[name]
     wanted = _words(name)
-    sizes = re.findall(r"(\d+) ?gb", name.lower())
-    stated = size_mib or (float(sizes[0]) * 1024 if sizes else 0)
+    stated = size_mib or _stated_mib(name)
     hits = [
         entry
         for key, entry in cards.items()

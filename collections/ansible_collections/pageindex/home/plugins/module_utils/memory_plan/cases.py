@@ -138,12 +138,21 @@ def predict(case: Mapping[str, Any], facts: Facts, constants: Constants = CONSTA
 
 
 def case_shape(case: Mapping[str, Any], facts: Facts) -> ModelShape:
-    """The model of a case: its `arch`, else what the catalogue knows of its name. Raises PlanError."""
+    """The model of a case: its `arch`, else what the catalogue knows of its name, else a guess. Raises PlanError."""
     name = str(case.get("model") or "")
     size = case.get("weight_bytes") or _catalogue_bytes(name, facts)
     if case.get("arch"):
-        return shape_from_config(case["arch"], name, size, f"{case.get('quantization') or ''} {name}")
-    return known_shape(name, facts.architectures, case.get("quantization"), size)
+        try:
+            return shape_from_config(case["arch"], name, size, f"{case.get('quantization') or ''} {name}")
+        except PlanError:
+            pass  # an architecture that the plan does not know: planned as one of which only the name is known
+    try:
+        return known_shape(name, facts.architectures, case.get("quantization"), size)
+    except PlanError:
+        loaded = (case.get("observed") or {}).get("model_loading_gib")
+        if not loaded:
+            raise
+        return known_shape(name, {}, case.get("quantization"), int(loaded * GIB) * int(case.get("tp") or 1))
 
 
 def _catalogue_bytes(repository: str, facts: Facts) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -346,11 +346,6 @@ def shape_from_catalogue(name: str, entry: Mapping[str, Any]) -> ModelShape:
     config.update({theirs: entry[ours] for ours, theirs in _CATALOGUE.items() if entry.get(ours)})
     label = str(entry.get("repository") or name)
     return shape_from_config(config, label, entry.get("weight_bytes"), str(entry.get("quantization") or "none"))
-
-
-def with_weights(shape: ModelShape, weight_bytes: int) -> ModelShape:
-    """The same model with the size of its weights known."""
-    return replace(shape, weight_bytes=weight_bytes, assumed=())
 
 
 def weight_bytes_of_directory(directory: Path) -> int | None:

@@ -6,7 +6,7 @@ data; nothing here asks a GPU, a hub or Ansible.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import Card
@@ -229,8 +229,3 @@ def decide(shape: ModelShape, card: Card, gpus: int, wish: Wish, constants: Cons
             if one.verdict == verdict:
                 return one
     return tried[-1]
-
-
-def flat(one: Plan) -> dict[str, Any]:
-    """Every field, for tests."""
-    return asdict(one)
