@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,11 +11,9 @@ import sys
 import requests
 from docker.errors import DockerException
 
-from staging import demo, engine, host, network, provision, settings
+from staging import demo, engine, host, network, provision, proxy, settings
 from staging.depot import run as depot
 from staging.steps import StepFailed, fail
-
-_GPU_CONTROL = "/usr/bin/python3 /usr/lib/gpu-simulator/control.py"
 
 
 def up(options: argparse.Namespace) -> None:
@@ -24,11 +21,16 @@ def up(options: argparse.Namespace) -> None:
     engine.install_packages()
     engine.ensure()
     depot.ensure()
-    host.up(fresh=options.fresh)
+    host.HOSTS[options.host].up(fresh=options.fresh)
+    if options.proxy:
+        proxy.ensure()
 
 
-def down(_options: argparse.Namespace) -> None:
-    """Remove every trace but the cache."""
+def down(options: argparse.Namespace) -> None:
+    """Remove every trace but the cache; with --host only that host."""
+    if options.host:
+        host.HOSTS[options.host].down()
+        return
     if engine.answers():
         network.remove_all()
     engine.stop_own()
@@ -43,22 +45,34 @@ def status(_options: argparse.Namespace) -> None:
     """Show which parts are running."""
     running = engine.answers()
     print(f"Docker Engine: {'answers' if running else 'does not answer'}")
-    for name in (settings.DEPOT_NAME, settings.REGISTRY_NAME, settings.HOST_NAME):
+    hosts = [each.container for each in host.HOSTS.values()]
+    for name in (settings.DEPOT_NAME, settings.REGISTRY_NAME, settings.PROXY_NAME, *hosts):
         container = network.find(name) if running else None
         print(f"{name}: {container.status if container else 'absent'}")
 
 
 def gpu(options: argparse.Namespace) -> None:
     """Read or change the simulated GPUs."""
-    result = host.execute(f"{_GPU_CONTROL} {shlex.join(options.arguments)}")
-    sys.stdout.write(result.stdout)
-    if result.returncode != 0:
-        raise StepFailed(result.stderr.strip() or "the simulator refused the command")
+    sys.stdout.write(host.HOSTS[options.host].gpu(*options.arguments))
 
 
 def ssh(options: argparse.Namespace) -> None:
     """Open a shell on the host, or run a command there."""
-    sys.exit(subprocess.run([*provision.ssh_command(), *options.arguments], check=False).returncode)
+    command = provision.ssh_command(host.HOSTS[options.host])
+    sys.exit(subprocess.run([*command, *options.arguments], check=False).returncode)
+
+
+def add_host(parser: argparse.ArgumentParser, default: str | None = "trixie") -> None:
+    """Let a command take the host that it is about."""
+    parser.add_argument("--host", choices=host.HOSTS, default=default, help=f"which host (default: {default or 'all'})")
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return our own arguments, and those that `ssh` and `gpu` pass on as they are, options included."""
+    if arguments[:1] not in (["ssh"], ["gpu"]):
+        return arguments, []
+    own = 3 if arguments[1:2] == ["--host"] else 1
+    return arguments[:own], arguments[own:]
 
 
 def main() -> int:
@@ -67,15 +81,21 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up_parser = commands.add_parser("up", help=up.__doc__)
     up_parser.add_argument("--fresh", action="store_true", help="throw the host away first")
+    up_parser.add_argument("--proxy", action="store_true", help="start the HTTP proxy as well")
     up_parser.set_defaults(function=up)
-    commands.add_parser("down", help=down.__doc__).set_defaults(function=down)
+    down_parser = commands.add_parser("down", help=down.__doc__)
+    down_parser.set_defaults(function=down)
     commands.add_parser("status", help=status.__doc__).set_defaults(function=status)
     commands.add_parser("demo", help=demo.run.__doc__).set_defaults(function=demo.run)
     for name, function in (("gpu", gpu), ("ssh", ssh)):
         sub = commands.add_parser(name, help=function.__doc__)
-        sub.add_argument("arguments", nargs=argparse.REMAINDER)
+        add_host(sub)
         sub.set_defaults(function=function)
-    options = parser.parse_args()
+    add_host(up_parser)
+    add_host(down_parser, default=None)
+    own, passed_on = split_arguments(sys.argv[1:])
+    options = parser.parse_args(own)
+    options.arguments = passed_on
 
     if os.geteuid() != 0:
         # Docker, debootstrap and the staging network need root; the cache stays the caller's.

@@ -31,6 +31,8 @@ class Image:
     script: str
     configuration: Mapping[str, object] = field(default_factory=dict)
     mounts: Mapping[Path, str] = field(default_factory=dict)
+    # Further files beside the script that it uses.
+    others: tuple[str, ...] = ()
 
     @property
     def content_hash(self) -> str:
@@ -39,7 +41,8 @@ class Image:
         cached = [path.name for path in self.mounts if path.parent == settings.CACHE]
         sources = [path for path in self.mounts if path.parent != settings.CACHE]
         return cache.content_hash(
-            self.suite, _SCRIPTS / self.script, repr(sorted(self.configuration.items())), *cached, sources
+            self.suite, _SCRIPTS / self.script, repr(sorted(self.configuration.items())), *cached, sources,
+            *(_SCRIPTS / name for name in self.others),
         )
 
     @property
@@ -48,7 +51,7 @@ class Image:
         return f"{settings.IMAGE_PREFIX}/{self.name}"
 
 
-def _debian_root(suite: str) -> str:
+def debian_root(suite: str) -> str:
     """Return the name of the local image that holds a minimal Debian of this release."""
     name = f"{settings.IMAGE_PREFIX}/debian:{suite}"
     client = engine.client()
@@ -80,7 +83,7 @@ def build(image: Image) -> None:
     with contextlib.suppress(docker.errors.ImageNotFound):
         if client.images.get(image.local_name).labels.get(_LABEL) == key:
             return
-    base = _debian_root(image.suite)
+    base = debian_root(image.suite)
     # As Mount objects: what is passed as `volumes` would be committed into the image's configuration.
     mounts = [Mount(target, str(path), type="bind", read_only=True)
               for path, target in {_SCRIPTS: "/images", **image.mounts}.items()]
@@ -124,15 +127,23 @@ def depot() -> Image:
     return Image(f"depot:{settings.DEPOT_SUITE}", settings.DEPOT_SUITE, "depot.sh")
 
 
-def host() -> Image:
-    """The image of the staging host itself."""
+def proxy() -> Image:
+    """The image of the staging network's HTTP proxy."""
+    return Image(f"proxy:{settings.DEPOT_SUITE}", settings.DEPOT_SUITE, "proxy.sh")
+
+
+def host(release: str = "trixie") -> Image:
+    """The image of a staging host: trixie, bookworm, or noble, which is Debian 13 under another name."""
     simulator = settings.REPOSITORY / "staging" / "gpu_simulator"
+    programs = ("control.py", "machine.py", "module_file.py")
+    noble = release == "noble"
     return Image(
-        "host:trixie",
-        "trixie",
-        "host.sh",
+        f"host:{release}",
+        "trixie" if noble else release,
+        "host_noble.sh" if noble else "host.sh",
         configuration={"Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3", "Env": ["container=docker"]},
-        mounts={simulator / "control.py": "/gpu_simulator/control.py"},
+        mounts={simulator / name: f"/gpu_simulator/{name}" for name in programs},
+        others=("gpu-simulator-boot.service", *(["host.sh"] if noble else [])),
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker
 from docker.models.containers import Container
@@ -14,7 +14,49 @@ from docker.types import IPAMConfig, IPAMPool
 
 from staging import engine, settings
 
+if TYPE_CHECKING:
+    from staging.host import Host
+
 LABEL = "pageindex-home-staging"
+
+# Leaves a host the proxy and the answers to who speaks to it. Docker inserts its own rules before those of `filter`,
+# so what containers send is stopped in `mangle` as well. Addresses on the host itself are untouched.
+_CUT = """#!/bin/sh
+set -eu
+chain() {{
+    iptables -t "$1" -N STAGING-CUT
+    iptables -t "$1" -A STAGING-CUT -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
+    iptables -t "$1" -A STAGING-CUT -d {proxy} -j RETURN
+}}
+chain filter
+iptables -A STAGING-CUT -p tcp -j REJECT --reject-with tcp-reset
+iptables -A STAGING-CUT -j REJECT
+iptables -I OUTPUT 1 -o eth0 -j STAGING-CUT
+iptables -I FORWARD 1 -o eth0 -j STAGING-CUT
+chain mangle
+iptables -t mangle -A STAGING-CUT -j DROP
+iptables -t mangle -I POSTROUTING 1 -o eth0 -j STAGING-CUT
+"""
+_CUT_UNIT = """[Unit]
+Description=No way out but through the proxy (staging)
+Before=docker.service ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/staging-cut
+
+[Install]
+WantedBy=multi-user.target
+"""
+_RESTORE = """
+systemctl disable --quiet --now staging-cut.service
+rm -f /usr/local/sbin/staging-cut /etc/systemd/system/staging-cut.service
+systemctl daemon-reload
+for chain in OUTPUT FORWARD; do iptables -D $chain -o eth0 -j STAGING-CUT; done
+iptables -t mangle -D POSTROUTING -o eth0 -j STAGING-CUT
+for table in filter mangle; do iptables -t $table -F STAGING-CUT; iptables -t $table -X STAGING-CUT; done
+"""
 
 
 def ensure() -> None:
@@ -73,6 +115,26 @@ def remove(name: str, seconds: float = 120) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
+
+
+def cut_direct_access(host: Host) -> None:
+    """Leave a host, and the containers on it, no way out but the proxy's; it stays so over reboots.
+
+    SSH to the host goes on. Raises StepFailed when the host's firewall refuses.
+    """
+    if host.execute("systemctl is-enabled staging-cut.service").returncode == 0:
+        return
+    host.write({
+        "usr/local/sbin/staging-cut": (_CUT.format(proxy=settings.PROXY_ADDRESS).encode(), 0o755),
+        "etc/systemd/system/staging-cut.service": (_CUT_UNIT.encode(), 0o644),
+    })
+    host.execute("systemctl daemon-reload && systemctl enable --quiet --now staging-cut.service", check=True)
+
+
+def restore_direct_access(host: Host) -> None:
+    """Undo cut_direct_access; nothing of it is left on the host."""
+    if host.execute("test -e /etc/systemd/system/staging-cut.service").returncode == 0:
+        host.execute(f"set -e\n{_RESTORE}", check=True)
 
 
 def remove_all() -> None:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from staging import settings
+from staging.host import TRIXIE, Host
 from staging.steps import StepFailed
 
-INVENTORY = "inventory/staging"
+INVENTORY = TRIXIE.inventory
 
 
 def environment() -> dict[str, str]:
@@ -28,9 +29,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def playbook_command(playbook: str, *arguments: str) -> list[str]:
-    """Return the command line that runs `playbook` against the staging host."""
-    return [str(Path(sys.executable).parent / "ansible-playbook"), playbook, "-i", INVENTORY, *arguments]
+def playbook_command(playbook: str, *arguments: str, inventory: str = INVENTORY) -> list[str]:
+    """Return the command line that runs `playbook` against the staging host, or another inventory's."""
+    return [str(Path(sys.executable).parent / "ansible-playbook"), playbook, "-i", inventory, *arguments]
 
 
 def playbook(name: str, *arguments: str, log: Path | None = None) -> None:
@@ -81,7 +82,7 @@ def tunnel(port: int) -> Iterator[str]:
         process.wait(10)
 
 
-def ssh_command() -> list[str]:
-    """Return the ssh command line that reaches the staging host."""
-    return ["ssh", "-i", str(settings.SSH_KEY), "-o", f"UserKnownHostsFile={settings.KNOWN_HOSTS}",
-            "-o", "IdentitiesOnly=yes", f"root@{settings.HOST_ADDRESS}"]
+def ssh_command(host: Host = TRIXIE) -> list[str]:
+    """Return the ssh command line that reaches a staging host."""
+    return ["ssh", "-i", str(settings.SSH_KEY), "-o", f"UserKnownHostsFile={host.known_hosts}",
+            "-o", "IdentitiesOnly=yes", f"root@{host.address}"]

@@ -18,15 +18,26 @@ SSH_KEY = STATE / "id_ed25519"
 KNOWN_HOSTS = STATE / "known_hosts"
 HUB_LOG = STATE / "hub" / "requests.jsonl"
 HUB_FAULTS = STATE / "hub" / "faults.json"
+# Which folder of the cache the depot serves under which name, and how those repositories misbehave.
+REPOSITORIES = STATE / "hub" / "repositories.json"
+REPOSITORY_FAULTS = STATE / "hub" / "repository_faults.json"
+# The authority of the depot's https addresses, which no system trusts by itself.
+DEPOT_AUTHORITY = STATE / "depot-ca.crt"
+PROXY_LOG = STATE / "proxy" / "access.log"
 
 NETWORK = "pageindex-home-staging"
 SUBNET = "172.31.250.0/24"
 HOST_NAME = "pageindex-home-staging-host"
 HOST_ADDRESS = "172.31.250.10"
+BOOKWORM_ADDRESS = "172.31.250.11"
+NOBLE_ADDRESS = "172.31.250.12"
 DEPOT_NAME = "pageindex-home-staging-depot"
 DEPOT_ADDRESS = "172.31.250.20"
+DEPOT_NAMES = ("apt.staging.test", "pypi.staging.test", "hub.staging.test")
 REGISTRY_NAME = "pageindex-home-staging-registry"
 REGISTRY_ADDRESS = "172.31.250.21"
+PROXY_NAME = "pageindex-home-staging-proxy"
+PROXY_ADDRESS = "172.31.250.22"
 REGISTRY_DOMAIN = "registry.staging.test"
 # The outer engine pushes through loopback, which Docker trusts without a certificate authority.
 REGISTRY_PUSH = "127.0.0.1:5443"

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The staging network's download servers in one process: package repository, Python index, model hub.
 
-    GET /driver/…, /toolkit/…       files of the signed package repository, under two vendors' addresses
+    GET /NAME/…                     files of the signed package repository NAME (a key of repositories.json);
+                                    /toolkit/ is another address of `driver`, /NAME/gpg of /NAME/key.asc
     GET /simple/NAME/               PEP 503 pages over the folder of wheels; /wheels/FILE
     GET /api/models/R/revision/REV  the part of the Hugging Face Hub that its client and ours use
     GET /api/models/R/tree/COMMIT
@@ -10,7 +11,13 @@
 Every hub request is appended to the log as one JSON line. The faults file, read afresh, makes the hub
 misbehave: {"down": true}, {"gated": true}, {"corrupt": true}, {"bytes_per_second": N}, {"cut_after": N}.
 
-Usage: server.py PORT APT_ROOT WHEELS_ROOT HUB_ROOT LOG FAULTS
+REPOSITORIES names the folder of each package repository below CACHE. REPOSITORY_FAULTS makes them misbehave, by
+the name in the address: {"docker": {"signed_by": "second", "key": "wrong", "down": true}}; signed_by is key, second,
+both or expired, key is key, second, both, wrong or expired. Both files are read afresh at each request.
+
+All of it is served on PORT without and on TLS_PORT with TLS (CERTIFICATES holds server.crt and server.key).
+
+Usage: server.py PORT TLS_PORT CERTIFICATES CACHE REPOSITORIES REPOSITORY_FAULTS WHEELS_ROOT HUB_ROOT LOG FAULTS
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ import hashlib
 import html
 import json
 import re
+import ssl
 import sys
 import threading
 import time
@@ -30,6 +38,16 @@ from pathlib import Path
 CHUNK = 64 * 1024
 # The real hub keeps files above 10 MiB outside git; here the limit is low so that small models have both kinds.
 LFS_MINIMUM = 100_000
+# Other addresses of a repository: what is one here has two vendors elsewhere.
+ALIASES = {"toolkit": "driver"}
+
+
+def read_json(path: Path) -> dict:
+    """Return the document in a file; an empty one while the file is missing or being written."""
+    try:
+        return json.loads(path.read_text() or "{}")
+    except (OSError, ValueError):
+        return {}
 
 
 @functools.cache
@@ -65,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection; the folders are class attributes set by main()."""
 
     protocol_version = "HTTP/1.1"
-    apt_root: Path
+    cache: Path
+    repositories_path: Path
+    repository_faults_path: Path
     wheels_root: Path
     hub_root: Path
     log_path: Path
@@ -82,14 +102,25 @@ class Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         if path == "/healthz":
             return self.send_bytes(200, b"ok\n", "text/plain")
-        for repository in ("/driver/", "/toolkit/"):
-            if path.startswith(repository):
-                return self.send_file(self.inside(self.apt_root, path[len(repository) :]))
+        _, name, rest = [*path.split("/", 2), "", ""][:3]
+        folders = read_json(self.repositories_path)
+        if ALIASES.get(name, name) in folders:
+            return self.package_repository(name, self.cache / folders[ALIASES.get(name, name)], rest)
         if path.startswith("/simple/"):
             return self.python_index(path)
         if path.startswith("/wheels/"):
             return self.send_file(self.inside(self.wheels_root, path[len("/wheels/") :]))
         return self.hub(path)
+
+    def package_repository(self, name: str, root: Path, file: str) -> None:
+        faults = read_json(self.repository_faults_path).get(name, {})
+        if faults.get("down"):
+            return self.send_bytes(503, b"the repository is down (fault)\n", "text/plain")
+        if file in ("key.asc", "gpg"):
+            file = f"{faults.get('key', 'key')}.asc"
+        if Path(file).name == "InRelease" and faults.get("signed_by", "key") != "key":
+            file += f".{faults['signed_by']}"
+        return self.send_file(self.inside(root, file))
 
     @staticmethod
     def inside(root: Path, name: str) -> Path | None:
@@ -111,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send_bytes(200, page.encode(), "text/html")
 
     def hub(self, path: str) -> None:
-        faults = json.loads(self.faults_path.read_text() or "{}") if self.faults_path.exists() else {}
+        faults = read_json(self.faults_path)
         entry = {"time": time.time(), "method": self.command, "path": self.path,
                  "range": self.headers.get("Range"), "authorized": "Authorization" in self.headers}
         with self.log_lock, self.log_path.open("a") as log:
@@ -192,6 +223,10 @@ class Handler(BaseHTTPRequestHandler):
         size = path.stat().st_size
         first = 0
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        condition = self.headers.get("If-Range")
+        if condition and condition != (headers or {}).get("ETag"):
+            # What the client has begun with may be of another file: apt asks so after a fault.
+            match = None
         if match:
             first = int(match[1])
             if first >= size:
@@ -230,11 +265,34 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
 
+class TlsServer(ThreadingHTTPServer):
+    """The same behind TLS; a client that refuses the certificate ends its own connection alone."""
+
+    def __init__(self, address: tuple[str, int], certificates: Path) -> None:
+        super().__init__(address, Handler)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+
+    def finish_request(self, request, client_address) -> None:  # type: ignore[no-untyped-def]
+        """Shake hands in the connection's own thread."""
+        try:
+            request.settimeout(30)
+            secured = self.context.wrap_socket(request, server_side=True)
+            secured.settimeout(None)
+        except OSError:
+            return
+        with secured:
+            super().finish_request(secured, client_address)
+
+
 def main() -> None:
-    port, *paths = sys.argv[1:]
-    names = ("apt_root", "wheels_root", "hub_root", "log_path", "faults_path")
+    port, tls_port, *paths = sys.argv[1:]
+    names = ("certificates", "cache", "repositories_path", "repository_faults_path", "wheels_root", "hub_root",
+             "log_path", "faults_path")  # fmt: skip
     for name, path in zip(names, paths, strict=True):
         setattr(Handler, name, Path(path).resolve())
+    secured = TlsServer(("0.0.0.0", int(tls_port)), Path(paths[0]))
+    threading.Thread(target=secured.serve_forever, daemon=True).start()
     ThreadingHTTPServer(("0.0.0.0", int(port)), Handler).serve_forever()
 
 

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Changes the state of the simulated GPUs: what the simulated NVML library and /proc, /sys show.
 
-One file, standard library only: it is copied into simulated hosts and run there.
+Standard library only: it is copied into simulated hosts with machine.py and module_file.py, and run there.
 
     control.py init-hardware              put two simulated RTX 5090s into this machine's slots
+    control.py boot --devices /dev        what firmware, kernel and module loader do at a boot
     control.py set 0 temperature=91       change what NVML says about GPU 0, at once
     control.py drop 1                     let GPU 1 fall off the bus
     control.py xid 0 79                   raise an Xid error
+    control.py secure-boot on             the firmware refuses unsigned modules from now on
+    control.py kernel-add VERSION         install a kernel, which the next boot takes if it is the newest
+    control.py nouveau bind               let nouveau hold the cards
 
 Nothing here is a real GPU; names that a reader may take for real are labelled "simulated".
 """
@@ -27,12 +31,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+if __package__:
+    from staging.gpu_simulator import machine, module_file
+else:  # copied into a host, beside this file, where a package could not remove compiled files
+    sys.dont_write_bytecode = True
+    import machine  # type: ignore[import-not-found, no-redef]
+    import module_file  # type: ignore[import-not-found, no-redef]
+
 DEFAULT_STATE = Path("/var/lib/gpu-simulator/state.json")
 # On a machine that boots: systemd removes at each boot what only a loaded module provides. It is
 # not kept in /run, because containers get it by a mount, and many have a /run of their own.
 BOOT_CLEANUP = Path("/etc/tmpfiles.d/gpu-simulator.conf")
-# The unit that loads the module waits for the next boot while this file is there.
-REBOOT_MARKER = Path("/run/gpu-simulator/reboot-required")
 
 DEFAULT_DRIVER = "595.91.07"
 # The CUDA version that each driver branch reports.
@@ -105,6 +114,10 @@ def default_gpu(index: int) -> dict[str, Any]:
         "pcie_replay_counter": 0,
         "pcie_tx_kib_per_second": 0,
         "pcie_rx_kib_per_second": 0,
+        # Advanced error reporting of PCIe, in sysfs only.
+        "aer_correctable": 0,
+        "aer_nonfatal": 0,
+        "aer_fatal": 0,
         # GeForce cards report no ECC: null. 0 or 1 switches the counters on.
         "ecc_mode": None,
         "ecc_corrected": 0,
@@ -156,6 +169,8 @@ class Simulator:
     def __init__(self, state: Path, root: Path | None = None) -> None:
         self.path = state
         self.root = root if root is not None else state.parent / "root"
+        # Elsewhere than on a simulated host, this machine's own modprobe configuration must not count.
+        self.machine = machine.Machine(self.root, Path("/") if state == DEFAULT_STATE else self.root)
 
     @property
     def version_file(self) -> Path:
@@ -195,6 +210,9 @@ class Simulator:
             state = self.read()
             yield state
             self.write(state)
+            for gpu in state["gpus"]:
+                if self.pci_directory(gpu).is_dir():
+                    self.machine.show_link(self.pci_directory(gpu), gpu)
 
     def loaded_version(self) -> str | None:
         """Return the version of the loaded module, None when there is none."""
@@ -281,8 +299,11 @@ def check_gpu(gpu: dict[str, Any]) -> None:
         )
 
 
-def add_xid(state: dict[str, Any], gpu: dict[str, Any], code: int) -> None:
-    """Append an Xid error; event sets that are registered by now deliver it once."""
+def add_xid(simulator: Simulator, state: dict[str, Any], gpu: dict[str, Any], code: int) -> None:
+    """Append an Xid error, with its line in the kernel log; event sets registered by now deliver it once."""
+    address = gpu["pci_bus_id"].rpartition(".")[0]
+    text = "GPU has fallen off the bus." if code == XID_FALLEN_OFF_THE_BUS else "simulated"
+    simulator.machine.log(f"NVRM: Xid (PCI:{address}): {code}, pid='<unknown>', name=<unknown>, {text}")
     state["system"]["xid_sequence"] += 1
     event = {"sequence": state["system"]["xid_sequence"], "code": code, "time": int(time.time())}
     gpu["xid_events"] = [*gpu["xid_events"], event][-XID_EVENTS_KEPT:]
@@ -298,8 +319,25 @@ def command_init(simulator: Simulator, options: argparse.Namespace) -> None:
         simulator.write(default_state(options.gpus, options.driver))
 
 
+def prepare_machine(computer: machine.Machine, gpus: int, kernel: str) -> None:
+    """Give a machine what it lacks of a kernel, firmware, PCIe root ports, an IOMMU that is off, and a disk."""
+    if not computer.kernels():
+        computer.add_kernel(kernel)
+    if computer.running_kernel is None:
+        computer.show_running(computer.kernels()[-1])
+    if not (computer.root / "sys/firmware").exists():
+        computer.set_secure_boot("off")
+    computer.show_bridges(gpus)
+    if not (computer.root / "sys/class/iommu").exists():
+        computer.set_iommu([], on=False)
+    if not (computer.root / "sys/fs/ext4").exists():
+        computer.set_file_system_errors(0)
+    if not computer.kernel_log.exists():
+        computer.log(f"Linux version {computer.running_kernel} (simulated)")
+
+
 def command_init_hardware(simulator: Simulator, options: argparse.Namespace) -> None:
-    """Put cards into the slots: a state where there is none, and the PCI devices without a driver."""
+    """Put cards into the slots: a state where there is none, the PCI devices without a driver, the machine around."""
     if options.boot_cleanup is None and simulator.path == DEFAULT_STATE:
         options.boot_cleanup = BOOT_CLEANUP
     with simulator.locked():
@@ -311,6 +349,8 @@ def command_init_hardware(simulator: Simulator, options: argparse.Namespace) -> 
             device, vendor = gpu["pci_device_id"][2:6].lower(), gpu["pci_device_id"][6:].lower()
             for name, text in (("vendor", f"0x{vendor}"), ("device", f"0x{device}"), ("class", "0x030000")):
                 (directory / name).write_text(text + "\n", encoding="utf-8")
+            simulator.machine.show_link(directory, gpu)
+        prepare_machine(simulator.machine, len(simulator.read()["gpus"]), options.kernel)
         if options.boot_cleanup:
             options.boot_cleanup.parent.mkdir(parents=True, exist_ok=True)
             options.boot_cleanup.write_text(
@@ -364,7 +404,7 @@ def command_drop(simulator: Simulator, options: argparse.Namespace) -> None:
         for gpu in find_gpus(state, options.gpu):
             if not gpu["dropped"]:
                 gpu["dropped"] = True
-                add_xid(state, gpu, XID_FALLEN_OFF_THE_BUS)
+                add_xid(simulator, state, gpu, XID_FALLEN_OFF_THE_BUS)
 
 
 def command_restore(simulator: Simulator, options: argparse.Namespace) -> None:
@@ -378,7 +418,7 @@ def command_xid(simulator: Simulator, options: argparse.Namespace) -> None:
     """Raise an Xid error."""
     with simulator.changed() as state:
         for gpu in find_gpus(state, options.gpu):
-            add_xid(state, gpu, options.code)
+            add_xid(simulator, state, gpu, options.code)
 
 
 def command_install_driver(simulator: Simulator, options: argparse.Namespace) -> None:
@@ -387,13 +427,6 @@ def command_install_driver(simulator: Simulator, options: argparse.Namespace) ->
         state = simulator.read() if simulator.path.exists() else default_state(0, None)
         set_driver(state, options.version)
         simulator.write(state)
-    if simulator.path != DEFAULT_STATE:
-        return
-    if simulator.loaded_version() == options.version:
-        REBOOT_MARKER.unlink(missing_ok=True)
-    else:
-        REBOOT_MARKER.parent.mkdir(parents=True, exist_ok=True)
-        REBOOT_MARKER.touch()
 
 
 def command_load_module(simulator: Simulator, options: argparse.Namespace) -> None:
@@ -401,25 +434,90 @@ def command_load_module(simulator: Simulator, options: argparse.Namespace) -> No
     version = options.version
     if os.sep in version:
         version = Path(version).read_text(encoding="utf-8").strip()
+    load_module(simulator, version, options.devices)
+
+
+def bind_cards(simulator: Simulator, gpus: list[dict[str, Any]], driver: str | None) -> None:
+    """Bind the cards that are in slots to a driver, or to none."""
+    for gpu in gpus:
+        link = simulator.pci_directory(gpu) / "driver"
+        if link.parent.is_dir():
+            link.unlink(missing_ok=True)
+            if driver is not None:
+                target = simulator.root / "sys" / "bus" / "pci" / "drivers" / driver
+                target.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def load_module(simulator: Simulator, version: str, devices: Path | None, *, is_open: bool = True) -> None:
+    """Load a module of this version. A proprietary one is there and drives no card of this generation."""
     with simulator.changed() as state:
-        state["system"]["device_directory"] = str(options.devices) if options.devices else None
+        state["system"]["device_directory"] = str(devices) if devices else None
         for gpu in state["gpus"]:
             gpu.update(power_limit_w=gpu["power_limit_default_w"], persistence_mode=0, processes=[], xid_events=[])
-            driver = simulator.pci_directory(gpu) / "driver"
-            if driver.parent.is_dir():
-                target = simulator.root / "sys" / "bus" / "pci" / "drivers" / "nvidia"
-                target.mkdir(parents=True, exist_ok=True)
-                driver.unlink(missing_ok=True)
-                driver.symlink_to(os.path.relpath(target, driver.parent))
-        if options.devices:
-            create_device_nodes(options.devices, state["gpus"])
-    simulator.version_file.parent.mkdir(parents=True, exist_ok=True)
+        if is_open:
+            bind_cards(simulator, state["gpus"], "nvidia")
+            if devices:
+                create_device_nodes(devices, state["gpus"])
+        gpus = state["gpus"]
+    # A machine without sysfs here was never given hardware.
+    if (simulator.root / "sys").is_dir():
+        for name in ("nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm"):
+            simulator.machine.show_parameters(name)
+    folder = simulator.version_file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = {
+        name.removeprefix("NVreg_"): value
+        for name, value in simulator.machine.parameters("nvidia").items()
+        if name.startswith("NVreg_")
+    }
+    write_atomically(folder / "params", "".join(f"{name}: {value}\n" for name, value in registry.items()))
+    if is_open:
+        text = f"NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build  (simulated)"
+    else:
+        text = f"NVIDIA UNIX x86_64 Kernel Module  {version}  (simulated)"
+        for gpu in gpus:
+            device, vendor = gpu["pci_device_id"][2:6].lower(), gpu["pci_device_id"][6:].lower()
+            simulator.machine.log(
+                f"NVRM: The NVIDIA GPU {gpu['pci_bus_id']} (PCI ID: {vendor}:{device}) installed in this system "
+                "requires use of the NVIDIA open kernel modules."
+            )
     # Last: this file says that the module is there.
-    write_atomically(
-        simulator.version_file,
-        f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build  (simulated)\n"
-        "GCC version:  none (simulated)\n",
-    )
+    write_atomically(simulator.version_file, f"NVRM version: {text}\nGCC version:  none (simulated)\n")
+
+
+def command_boot(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Start the newest kernel and load what it, the firmware and modprobe's configuration allow."""
+    computer = simulator.machine
+    kernel = computer.start_kernel()
+    if kernel is None:
+        raise ControlError("there is no kernel to boot; `control.py init-hardware` gives this machine one")
+    gpus = simulator.read()["gpus"]
+    bind_cards(simulator, gpus, None)
+    if computer.find_module(kernel, "nouveau") and not computer.is_blacklisted("nouveau"):
+        bind_nouveau(simulator, gpus)
+    module = computer.find_module(kernel)
+    if module is None:
+        return
+    if computer.secure_boot() and not module_file.is_signed(module):
+        computer.log("nvidia: Loading of unsigned module is rejected")
+        return
+    if any((simulator.pci_directory(gpu) / "driver").exists() for gpu in gpus):
+        computer.log(f"NVRM: GPU {gpus[0]['pci_bus_id']} is already bound to nouveau.")
+        computer.log(f"NVRM: The NVIDIA probe routine was not called for {len(gpus)} device(s).")
+        return
+    information = module_file.read_information(module)
+    computer.log(f"NVRM: loading {module.name} {information['version']} (simulated)")
+    is_open = information["license"] == machine.LICENSES["open"]
+    load_module(simulator, information["version"], options.devices, is_open=is_open)
+
+
+def bind_nouveau(simulator: Simulator, gpus: list[dict[str, Any]]) -> None:
+    """Let nouveau hold the cards."""
+    simulator.machine.show_parameters("nouveau")
+    bind_cards(simulator, gpus, "nouveau")
+    for gpu in gpus:
+        simulator.machine.log(f"nouveau {gpu['pci_bus_id']}: NVIDIA GB202 (simulated)")
 
 
 def create_device_nodes(directory: Path, gpus: list[dict[str, Any]]) -> None:
@@ -434,9 +532,92 @@ def create_device_nodes(directory: Path, gpus: list[dict[str, Any]]) -> None:
 def command_unload_module(simulator: Simulator, options: argparse.Namespace) -> None:
     """Unload the module: NVML answers as on a host without a driver."""
     shutil.rmtree(simulator.version_file.parent, ignore_errors=True)
+    for folder in simulator.root.glob("sys/module/nvidia*"):
+        shutil.rmtree(folder)
     with simulator.changed() as state:
-        for gpu in state["gpus"]:
-            (simulator.pci_directory(gpu) / "driver").unlink(missing_ok=True)
+        bind_cards(simulator, state["gpus"], None)
+
+
+def command_install_module(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Build the module for every kernel that has headers, as a DKMS package does; the next boot loads it."""
+    simulator.machine.install_module(options.version, options.kind)
+
+
+def command_remove_module(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Remove what install-module built; a loaded module stays loaded."""
+    simulator.machine.remove_module()
+
+
+def command_install_signed_module(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Install a distribution's signed module for the kernels given, by default for all."""
+    for kernel in options.kernel or simulator.machine.kernels():
+        simulator.machine.install_signed_module(options.version, kernel, options.folder, options.signer)
+
+
+def command_remove_signed_module(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Remove a distribution's module from every kernel."""
+    simulator.machine.remove_signed_module(options.folder)
+
+
+def command_kernel_add(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Install a kernel. Without headers no module is built for it."""
+    simulator.machine.add_kernel(options.version, headers=options.headers)
+
+
+def command_kernel_remove(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Remove a kernel that does not run."""
+    if options.version == simulator.machine.running_kernel:
+        raise ControlError(f"{options.version} runs; boot another kernel first")
+    simulator.machine.remove_kernel(options.version)
+
+
+def command_headers(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Install or remove the headers of a kernel; modules are built for it as soon as they are there."""
+    change = simulator.machine.add_headers if options.command == "headers-add" else simulator.machine.remove_headers
+    change(options.version)
+
+
+def command_secure_boot(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Switch Secure Boot on or off, or take its variable away, as on a machine with a legacy BIOS."""
+    simulator.machine.set_secure_boot(options.to)
+
+
+def command_nouveau(simulator: Simulator, options: argparse.Namespace) -> None:
+    """bind: the kernels have nouveau and it holds the cards; install: from the next boot; remove: never again."""
+    if options.to == "remove":
+        simulator.machine.remove_nouveau()
+        return
+    simulator.machine.install_nouveau()
+    if options.to == "bind":
+        if simulator.loaded_version() is not None:
+            raise ControlError("the nvidia module is loaded; `nouveau install` and a reboot, or `unload-module` first")
+        bind_nouveau(simulator, simulator.read()["gpus"])
+
+
+def command_kernel_log(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Append a line to the kernel log."""
+    simulator.machine.log(options.text)
+
+
+def command_kernel_command_line(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Set what the boot loader adds to the kernel's command line from the next boot on."""
+    simulator.machine.set_command_line(options.text)
+
+
+def command_iommu(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Switch the IOMMU on or off."""
+    addresses = [gpu["pci_bus_id"] for gpu in simulator.read()["gpus"]]
+    simulator.machine.set_iommu(addresses, on=options.to == "on")
+
+
+def command_access_control(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Switch PCIe access control (ACS) of the root ports on or off."""
+    simulator.machine.set_access_control(on=options.to == "on")
+
+
+def command_file_system_errors(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Let the root file system report errors."""
+    simulator.machine.set_file_system_errors(options.count)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -469,6 +650,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--if-absent", action="store_true", help="keep an existing state")
     hardware = add("init-hardware", command_init_hardware)
     hardware.add_argument("--gpus", type=int, default=2)
+    hardware.add_argument("--kernel", default=machine.DEFAULT_KERNEL, help="the first kernel (default: %(default)s)")
     hardware.add_argument(
         "--boot-cleanup",
         type=Path,
@@ -484,6 +666,31 @@ def parser() -> argparse.ArgumentParser:
     xid.add_argument("gpu")
     xid.add_argument("code", type=int)
     add("install-driver", command_install_driver).add_argument("version")
+    install = add("install-module", command_install_module)
+    install.add_argument("version")
+    install.add_argument("--kind", choices=sorted(machine.LICENSES), default="open")
+    add("remove-module", command_remove_module)
+    signed = add("install-signed-module", command_install_signed_module)
+    signed.add_argument("version")
+    signed.add_argument("--folder", required=True, help="below /lib/modules/KERNEL/kernel")
+    signed.add_argument("--signer", default="Canonical Ltd. Kernel Module Signing (simulated)")
+    signed.add_argument("--kernel", action="append", help="may be given several times")
+    add("remove-signed-module", command_remove_signed_module).add_argument("folder")
+    boot = add("boot", command_boot)
+    boot.add_argument("--devices", type=Path, help="create device nodes here, and see only GPUs that have one")
+    kernel = add("kernel-add", command_kernel_add)
+    kernel.add_argument("version")
+    kernel.add_argument("--no-headers", dest="headers", action="store_false")
+    add("kernel-remove", command_kernel_remove).add_argument("version")
+    add("headers-add", command_headers).add_argument("version")
+    add("headers-remove", command_headers).add_argument("version")
+    add("secure-boot", command_secure_boot).add_argument("to", choices=("on", "off", "absent"))
+    add("nouveau", command_nouveau).add_argument("to", choices=("bind", "install", "remove"))
+    add("kernel-log", command_kernel_log).add_argument("text")
+    add("kernel-command-line", command_kernel_command_line).add_argument("text")
+    add("iommu", command_iommu).add_argument("to", choices=("on", "off"))
+    add("access-control", command_access_control).add_argument("to", choices=("on", "off"))
+    add("file-system-errors", command_file_system_errors).add_argument("count", type=int)
     load = add("load-module", command_load_module)
     load.add_argument("version", help="the version, or the path of a file that holds it")
     load.add_argument("--devices", type=Path, help="create device nodes here, and see only GPUs that have one")
@@ -496,7 +703,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.function(Simulator(options.state, options.root), options)
-    except (ControlError, OSError) as error:
+    except (ControlError, OSError, ValueError) as error:
         print(f"gpu simulator: {error}", file=sys.stderr)
         return 1
     return 0

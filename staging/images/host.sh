@@ -16,8 +16,12 @@ systemctl enable ssh.service
 install -d -m 0700 /root/.ssh
 printf 'PermitRootLogin prohibit-password\nPasswordAuthentication no\n' > /etc/ssh/sshd_config.d/staging.conf
 # The cards are in their slots before any driver is installed.
-install -D -m 0755 /gpu_simulator/control.py /usr/lib/gpu-simulator/control.py
-python3 /usr/lib/gpu-simulator/control.py init-hardware
+install -d /usr/lib/gpu-simulator
+install -m 0755 /gpu_simulator/control.py /usr/lib/gpu-simulator/
+install -m 0644 /gpu_simulator/machine.py /gpu_simulator/module_file.py /usr/lib/gpu-simulator/
+install -m 0644 /images/gpu-simulator-boot.service /etc/systemd/system/
+systemctl enable gpu-simulator-boot.service
+python3 /usr/lib/gpu-simulator/control.py init-hardware ${KERNEL:+--kernel "$KERNEL"}
 rm -f /etc/machine-id /var/lib/dbus/machine-id
 : > /etc/machine-id
 apt-get clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -64,9 +65,7 @@ def test_driver_is_one_version_at_or_above_the_floor(
 
 def test_temperature(gpus: list[dict[str, Any]]) -> None:
     temperatures = {gpu["index"]: gpu["temperature_c"] for gpu in gpus}
-    assert {
-        index: value for index, value in temperatures.items() if not 0 < value < MAXIMUM_TEMPERATURE_C
-    } == {}
+    assert {index: value for index, value in temperatures.items() if not 0 < value < MAXIMUM_TEMPERATURE_C} == {}
 
 
 def test_power_limit_is_one_the_card_accepts(gpus: list[dict[str, Any]], card: dict[str, Any]) -> None:
@@ -74,6 +73,20 @@ def test_power_limit_is_one_the_card_accepts(gpus: list[dict[str, Any]], card: d
         assert gpu["power_limit_min_w"] <= gpu["power_limit_w"] <= gpu["power_limit_max_w"], gpu
         assert gpu["power_limit_max_w"] <= card["power_limit_w"]["maximum"], gpu
         assert gpu["power_usage_w"] <= gpu["power_limit_max_w"] * 1.1, gpu
+
+
+def test_power_limit_is_the_one_asked_for(host: Any, gpus: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    wanted = settings["power_limit_watts"]
+    unit = host.run("systemctl is-enabled pageindex-home-gpu-power.service").stdout.strip()
+    if wanted in (None, "", {}):
+        assert unit != "enabled", "no limit is asked for, but a unit sets one: run site.yml --tags gpu_power"
+        return
+    assert unit == "enabled", "the limits would not outlast a reboot"
+    arguments = json.dumps({"limit_watts": wanted})
+    seen = host.ansible("pageindex.home.gpu_power", arguments, check=False, become=True)
+    assert seen["problems"] == [] and seen["differences"] == []
+    if isinstance(wanted, int):
+        assert [gpu["power_limit_w"] for gpu in gpus] == [wanted] * len(gpus)
 
 
 def test_pcie_link_is_as_wide_as_card_and_slot_allow(gpus: list[dict[str, Any]]) -> None:

@@ -18,13 +18,31 @@ VERSIONS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "versions.yml")
 MODELS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "models.yml")
 GPUS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "gpus.yml")
 ARCHITECTURES: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "architectures.yml")
+RELEASES: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "releases.yml")
+WORKAROUNDS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "workarounds.yml")
+SUPPORTED = sorted(name for name, entry in RELEASES.items() if entry["supported"])
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any]]]:
-    files = (("versions", VERSIONS), ("models", MODELS), ("gpus", GPUS), ("architectures", ARCHITECTURES))
-    for file, content in files:
+    files = {
+        "versions": VERSIONS,
+        "models": MODELS,
+        "gpus": GPUS,
+        "architectures": ARCHITECTURES,
+        "releases": RELEASES,
+        "workarounds": WORKAROUNDS,
+    }
+    for file, content in files.items():
         for name, entry in content.items():
             yield f"{file}:{name}", entry
+    # Each part of a release was looked up by itself.
+    for name in SUPPORTED:
+        release = RELEASES[name]
+        driver = release["driver"]
+        parts = {"headers": release["headers"], "docker": release["docker"]}
+        parts |= {"repository": driver["repository"], "packages": driver["packages"]}
+        for part, entry in parts.items():
+            yield f"releases:{name}:{part}", entry
 
 
 @pytest.mark.parametrize(("name", "entry"), list(entries()), ids=[name for name, _ in entries()])
@@ -201,3 +219,119 @@ def test_the_catalogue_covers_what_owners_have() -> None:
     assert {name for name, model in MODELS.items() if model.get("refused")} == {
         "qwen3-235b-a22b-fp8", "llama-3.1-405b", "mixtral-8x22b",
     }  # fmt: skip
+
+
+TEXT = {"type": "string", "minLength": 1}
+FACT = {"source": TEXT, "checked": TEXT, "note": TEXT, "unconfirmed": TEXT}
+BY_KERNEL_PACKAGE = {"type": "object", "required": ["default"], "additionalProperties": TEXT}
+
+
+def record(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """The schema of an object with these properties and no others."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(required),
+        "properties": {**required, **optional},
+    }
+
+
+NAMES = {"type": "array", "items": TEXT, "minItems": 1}
+KEY = record({"url": {"type": "string", "pattern": "^https://"}, "fingerprint": {"pattern": "^[0-9A-F]{40}$"}})
+REPOSITORY_SCHEMA = record(
+    {"uris": NAMES, "suites": NAMES, "keys": {"type": "array", "items": KEY, "minItems": 1}}, **FACT
+)
+PACKAGES_SCHEMA = record(
+    {
+        "nvidia": record(
+            {"branch_in_names_below": {"type": "integer"}, "without_branch": NAMES, "pinning": TEXT}, with_branch=NAMES
+        ),
+        "distribution": {
+            "oneOf": [
+                {"type": "null"},
+                record({"branch": TEXT, "names": NAMES, "modules": BY_KERNEL_PACKAGE, "modules_for_kernel": TEXT}),
+            ]
+        },
+    },
+    **FACT,
+)
+RELEASE_SCHEMA = record(
+    {
+        "distribution": {"enum": ["Debian", "Ubuntu"]},
+        "version": TEXT,
+        "name": TEXT,
+        "supported": {"const": True},
+        "proof": {"enum": ["converged", "partly", "rendered"]},
+        "source": TEXT,
+        "checked": TEXT,
+        "driver": record(
+            {"branch": {"pattern": "^[0-9]{3}$"}, "repository": REPOSITORY_SCHEMA, "packages": PACKAGES_SCHEMA}
+        ),
+        "headers": record({"metapackages": BY_KERNEL_PACKAGE, "package": TEXT}, **FACT),
+        "docker": record({"package": TEXT, "version": TEXT, "cdi": {"enum": ["none", "opt_in", "default"]}}, **FACT),
+    }
+)
+REFUSED_SCHEMA = record(
+    {"version": TEXT, "name": TEXT, "supported": {"const": False}, "reason": TEXT, "fix": TEXT, **FACT},
+    distribution=TEXT,
+    distributions=NAMES,
+)
+REFUSED_SCHEMA["required"] = ["version", "name", "supported", "reason", "fix", "source", "checked"]
+WORKAROUND_SCHEMA = record(
+    {
+        "symptoms": {
+            "type": "array",
+            "minItems": 1,
+            "items": record({"where": {"enum": ["kernel_log", "error_text"]}, "pattern": TEXT}),
+        },
+        "cause": TEXT,
+        "options": {
+            "type": "array",
+            "minItems": 1,
+            "items": record({"module": {"pattern": "^[a-z_]+$"}, "parameter": TEXT, "value": {}, "default": {}}),
+        },
+        "cost": TEXT,
+        "source": TEXT,
+        "checked": TEXT,
+    }
+)
+
+
+@pytest.mark.parametrize("name", sorted(RELEASES))
+def test_release_entry_has_the_shape_of_every_entry(name: str) -> None:
+    jsonschema.validate(RELEASES[name], RELEASE_SCHEMA if name in SUPPORTED else REFUSED_SCHEMA)
+
+
+def test_the_releases_of_the_product_are_here() -> None:
+    assert set(SUPPORTED) >= {"jammy", "noble", "resolute", "bookworm", "trixie"}
+    assert set(RELEASES) - set(SUPPORTED) >= {"focal", "bullseye"}
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_the_branch_of_a_release_receives_fixes(name: str) -> None:
+    driver = RELEASES[name]["driver"]
+    branches = {driver["branch"], (driver["packages"]["distribution"] or driver)["branch"]}
+    assert branches <= set(VERSIONS["nvidia_driver"]["minimum_by_branch"])
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_release_uses_the_key_that_its_repository_has(name: str) -> None:
+    repository = RELEASES[name]["driver"]["repository"]
+    for key in repository["keys"]:
+        assert key["url"].startswith(repository["uris"][0])
+        # The file is named after the end of the fingerprint.
+        assert key["fingerprint"].endswith(key["url"].rpartition("/")[2].removesuffix(".pub").upper())
+
+
+@pytest.mark.parametrize("name", sorted(WORKAROUNDS))
+def test_workaround_entry_has_the_shape_of_every_entry(name: str) -> None:
+    jsonschema.validate(WORKAROUNDS[name], WORKAROUND_SCHEMA)
+    for symptom in WORKAROUNDS[name]["symptoms"]:
+        re.compile(symptom["pattern"])
+
+
+def test_the_workaround_for_the_known_kernel_line_is_found_by_it() -> None:
+    line = "kernel: nvidia_uvm: request_free_mem_region() failed, err -34"
+    [pattern] = [s["pattern"] for s in WORKAROUNDS["uvm_disable_hmm"]["symptoms"] if s["where"] == "kernel_log"]
+    assert re.search(pattern, line)
+    assert re.search(pattern, "nvidia-uvm: uvm_hmm.c request_free_mem_region() err -34 used to detect")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.contract.repository import REPOSITORY, ROLES, read_yaml, role_argument_specs
 
-INVENTORIES = ("home", "staging")
+INVENTORIES = ("home", "staging", "staging_bookworm", "staging_noble")
 EXAMPLES = tuple(sorted((REPOSITORY / "inventory" / "examples").glob("*.yml")))
 GROUPS = {"gpu_hosts", "pageindex_hosts", "gateway_hosts"}
 MODELS = read_yaml(REPOSITORY / "catalogue" / "models.yml")

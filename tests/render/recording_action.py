@@ -20,6 +20,21 @@ _GPU = {
     "compute_capability": "12.0",
 }
 _DRIVER = "595.91.07"
+_KERNEL = {
+    "running": "6.12.57-amd64",
+    "next": "6.12.57-amd64",
+    "installed": ["6.12.57-amd64"],
+    "headers": {"6.12.57-amd64": True},
+    "modules": {"6.12.57-amd64": [{"path": "nvidia.ko", "version": _DRIVER, "license": "Dual MIT/GPL"}]},
+    "flavour": "open",
+    "parameters": {},
+    "configured_options": [],
+    "secure_boot": False,
+    "signing_key_enrolled": False,
+    "packages": {},
+    "held": [],
+    "dkms": True,
+}
 
 
 def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]:
@@ -28,14 +43,23 @@ def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]
         buses = [f"0000:0{index + 1}:00.0" for index in range(cards)]
         return {
             "driver_loaded": _DRIVER,
+            "kernel": _KERNEL,
             "nvml": {"driver_version": _DRIVER, "cuda_version": "13.2", "nvml_version": "13.595.91"},
             "nvml_error": None,
             "gpus": [{**_GPU, "index": index, "pci_bus_id": bus} for index, bus in enumerate(buses)],
             "pci_gpus": [{"address": bus, "device": "0x2b85", "kernel_driver": "nvidia"} for bus in buses],
         }
+    if module == "host_survey":
+        return {
+            "topics": {"gpus": answer("gpu_info", {}, cards), "firmware": {"efi": True, "secure_boot": False}},
+            "controller_time_before": 0.0,
+            "controller_time_after": 0.0,
+        }
     if module == "packages":
         names = [package["name"] for package in arguments.get("packages", [])]
         return {"versions": dict.fromkeys(names, f"{_DRIVER}-1"), "upstream_versions": dict.fromkeys(names, _DRIVER)}
+    if module == "gpu_power":
+        return {"problems": [], "differences": [], "nvml_error": "", "unit_state": "enabled active", "actions": []}
     if module == "model_files":
         commit = "0123456789abcdef0123456789abcdef01234567"
         return {"path": f"{arguments['directory']}/{arguments['repository']}/{commit}", "commit": commit}

@@ -28,6 +28,7 @@ PLUGINS = REPOSITORY / "collections" / "ansible_collections" / "pageindex" / "ho
 DISTRIBUTIONS: dict[str, dict[str, str]] = {
     "trixie": {"distribution": "Debian", "distribution_major_version": "13", "distribution_version": "13"},
     "bookworm": {"distribution": "Debian", "distribution_major_version": "12", "distribution_version": "12"},
+    "resolute": {"distribution": "Ubuntu", "distribution_major_version": "26", "distribution_version": "26.04"},
     "noble": {"distribution": "Ubuntu", "distribution_major_version": "24", "distribution_version": "24.04"},
     "jammy": {"distribution": "Ubuntu", "distribution_major_version": "22", "distribution_version": "22.04"},
 }
@@ -47,6 +48,7 @@ CASES: dict[str, dict[str, Case]] = {
         **{name: Case(name) for name in DISTRIBUTIONS},
         **{path.stem: Case("trixie", path) for path in EXAMPLES},
         "every_option": Case("noble", Path(__file__).with_name("every_option.yml")),
+        "signed_modules": Case("jammy", Path(__file__).with_name("signed_modules.yml")),
     },
     "staging": {"staging": Case("trixie")},
 }
@@ -81,7 +83,8 @@ class Rendered:
         }
 
 
-def _facts(distribution: str) -> dict[str, Any]:
+def _write_facts(folder: Path, host: str, distribution: str) -> None:
+    """Put facts where Ansible's cache looks for them; with other names or keys it gathers this machine's own."""
     facts = {
         **DISTRIBUTIONS[distribution],
         "distribution_release": distribution,
@@ -89,7 +92,9 @@ def _facts(distribution: str) -> dict[str, Any]:
         "architecture": "x86_64",
         "system": "Linux",
     }
-    return {"module_setup": True, **{f"ansible_{name}": value for name, value in facts.items()}}
+    cached: dict[str, Any] = {"_ansible_facts_gathered": True, "module_setup": True}
+    cached |= {f"ansible_{name}": value for name, value in facts.items()}
+    (folder / f"s1_{host}").write_text(json.dumps({"__payload__": json.dumps(cached)}), encoding="utf-8")
 
 
 def _recording_collection(folder: Path) -> None:
@@ -136,7 +141,7 @@ def render(inventory: str) -> tuple[dict[str, Rendered], frozenset[Path]]:
         for file, content in STAGING_FILES.items():
             (folder / ".staging" / file).write_text(content, encoding="utf-8")
         for host, case in cases.items():
-            (folder / "facts" / host).write_text(json.dumps(_facts(case.distribution)), encoding="utf-8")
+            _write_facts(folder / "facts", host, case.distribution)
         finished = subprocess.run(
             [
                 str(Path(sys.executable).with_name("ansible-playbook")), "site.yml", "-vvvv", "--check",
@@ -165,6 +170,7 @@ def render(inventory: str) -> tuple[dict[str, Rendered], frozenset[Path]]:
         output = finished.stdout + finished.stderr
         errors = [line for line in output.splitlines() if re.match(r"\[ERROR\]|fatal:|ERROR", line)]
         assert finished.returncode == 0, "\n".join([*errors, output[-6000:]])
+        assert "TASK [Gathering Facts]" not in output, "the hosts were rendered with this machine's facts"
         calls = {
             host: [json.loads(line) for line in (folder / "calls" / host).read_text(encoding="utf-8").splitlines()]
             for host in cases

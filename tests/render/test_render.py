@@ -171,10 +171,56 @@ def test_package_sources_are_known_by_fingerprint(inventory: str, name: str) -> 
         source
         for arguments in rendered(inventory, name).arguments("apt_repositories")
         for source in arguments["repositories"]
+        if arguments.get("state") != "absent"
     ]
-    assert len(sources) >= 2
+    assert sources
     for source in sources:
         assert source["fingerprints"] and all(len(fingerprint) == 40 for fingerprint in source["fingerprints"]), source
+
+
+def driver_call(name: str) -> dict[str, Any]:
+    """The call that installs the driver: the one whose first package has a branch."""
+    calls = rendered("home", name).arguments("packages")
+    return next(call for call in calls if str(call.get("packages", [{}])[0].get("version", "")).endswith(".*"))
+
+
+@pytest.mark.parametrize(
+    ("release", "pin", "driver"),
+    [
+        ("trixie", "nvidia-driver-pinning-595", ["nvidia-open", "nvidia-persistenced"]),
+        ("bookworm", "nvidia-driver-pinning-580", ["nvidia-open", "nvidia-persistenced"]),
+        ("resolute", "nvidia-driver-pinning-595", ["nvidia-open", "nvidia-persistenced"]),
+        ("noble", "nvidia-driver-pinning-580", ["nvidia-open-580"]),
+        ("jammy", "nvidia-driver-pinning-580", ["nvidia-open-580"]),
+    ],
+)
+def test_each_release_gets_its_driver(release: str, pin: str, driver: list[str]) -> None:
+    call = driver_call(release)
+    assert [package["name"] for package in call["install_first"]] == [pin]
+    assert [call["packages"][0]["name"], *call["names"]] == driver
+    assert call["packages"][0]["version"] == f"{pin.rsplit('-', 1)[1]}.*"
+    headers = [call["names"] for call in rendered("home", release).arguments("packages") if "packages" not in call]
+    assert ["linux-headers-amd64"] in headers or ["linux-headers-generic"] in headers
+
+
+def test_signed_modules_come_from_the_distribution_alone() -> None:
+    case = rendered("home", "signed_modules")
+    call = driver_call("signed_modules")
+    assert call["install_first"] == []
+    assert call["packages"][0]["name"] == "nvidia-driver-580-server-open"
+    assert call["names"] == ["linux-modules-nvidia-580-server-open-generic"]
+    [removed] = [call for call in case.arguments("apt_repositories") if call.get("state") == "absent"]
+    assert removed["repositories"] == [{"name": "pageindex-home-nvidia-driver"}]
+    assert '"linux-image";' in case.files["/etc/apt/apt.conf.d/52pageindex-home-nvidia"]
+
+
+def test_module_options_are_written_one_line_a_module() -> None:
+    lines = rendered("home", "signed_modules").files["/etc/modprobe.d/pageindex-home-nvidia.conf"].splitlines()
+    assert lines[-3:] == [
+        "options nouveau modeset=0",
+        "options nvidia NVreg_DynamicPowerManagement=0",
+        "options nvidia_uvm uvm_disable_hmm=1",
+    ]
 
 
 def run_where_available(checks: list[Check], folder: Path) -> None:

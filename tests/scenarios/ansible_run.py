@@ -76,7 +76,10 @@ def _events(log: Path) -> list[dict]:
 class RunningPlaybook:
     """A run that goes on in a process group of its own, so that SIGKILL takes all of it."""
 
-    def __init__(self, playbook: str, *arguments: str) -> None:
+    def __init__(
+        self, playbook: str, *arguments: str, kill_at: int = 0, inventory: str = provision.INVENTORY
+    ) -> None:
+        """kill_at: number of the task (from 1) before which the run kills itself; 0 for never."""
         LOGS.mkdir(parents=True, exist_ok=True)
         number = len(list(LOGS.glob("*.jsonl")))
         self._name = f"{number:02d}-{_slug((playbook, *arguments))}"
@@ -91,12 +94,13 @@ class RunningPlaybook:
                 "ANSIBLE_CALLBACKS_ENABLED": "task_log",
                 "ANSIBLE_NOCOLOR": "1",
                 "TASK_LOG": str(self.events_log),
+                "TASK_LOG_KILL_AT": str(kill_at),
             }
         )
         self._started = time.monotonic()
         with self.output_log.open("w", encoding="utf-8") as output:
             self._process = subprocess.Popen(
-                provision.playbook_command(playbook, *arguments),
+                provision.playbook_command(playbook, *arguments, inventory=inventory),
                 cwd=settings.REPOSITORY,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -114,6 +118,11 @@ class RunningPlaybook:
         """Name of the task that started last; empty before the first."""
         starts = [event["task"] for event in _events(self.events_log) if event["event"] == "start"]
         return starts[-1] if starts else ""
+
+    @property
+    def tasks_started(self) -> int:
+        """How many tasks were started so far."""
+        return sum(event["event"] == "start" for event in _events(self.events_log))
 
     def kill(self) -> None:
         """SIGKILL for ansible-playbook, its workers and its ssh processes at once."""
@@ -148,13 +157,15 @@ class RunningPlaybook:
         )
 
 
-def run_playbook(playbook: str, *arguments: str, timeout: float = 1800) -> Run:
+def run_playbook(
+    playbook: str, *arguments: str, timeout: float = 1800, inventory: str = provision.INVENTORY
+) -> Run:
     """Run a playbook to its end; `timeout` in seconds. The exit status is the caller's to judge."""
-    return RunningPlaybook(playbook, *arguments).finish(timeout)
+    return RunningPlaybook(playbook, *arguments, inventory=inventory).finish(timeout)
 
 
-def converge(*arguments: str, timeout: float = 1800) -> Run:
+def converge(*arguments: str, timeout: float = 1800, inventory: str = provision.INVENTORY) -> Run:
     """Run site.yml and insist on success."""
-    run = run_playbook("site.yml", *arguments, timeout=timeout)
+    run = run_playbook("site.yml", *arguments, timeout=timeout, inventory=inventory)
     assert run.returncode == 0, run.explain()
     return run

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.scenarios.ansible_run import run_playbook
 from tests.scenarios.conftest import StagingHost
+from tests.scenarios.fault_table import preflight
 
 
 def test_check_mode_succeeds_on_a_clean_host(staging_host: StagingHost) -> None:
@@ -48,9 +47,8 @@ def test_check_mode_succeeds_on_a_clean_host(staging_host: StagingHost) -> None:
     ],
 )
 def test_refused_before_any_change(staging_host: StagingHost, variables: dict, says: list[str]) -> None:
-    run = run_playbook("site.yml", "-e", json.dumps(variables), timeout=180)
-    assert run.returncode != 0, run.explain()
+    run, report = preflight([{"variables": variables}], "site.yml")
+    assert run.returncode == 2, run.explain()
     assert run.changed == []
-    assert len(run.failed) == 1, run.explain()
-    message = run.failed[0].message
-    assert [text for text in says if text not in message] == [], message
+    found = " ".join(failure["found"] for failure in report["failures"])
+    assert [text for text in says if text not in found] == [], found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,60 @@ def test_a_failed_build_shows_the_end_of_its_output(monkeypatch: pytest.MonkeyPa
     with pytest.raises(container_image.Failure, match=r"ended with 7(.|\n)*NCCL: refused") as caught:
         container_image.run(arguments, lambda *_, **__: None)
     assert "\n50\n" not in str(caught.value)
+
+
+def options_of(tmp_path: Path, **environment: str) -> list[str]:
+    return container_image.build_secrets(environment, tmp_path)
+
+
+def test_a_build_without_proxy_gets_no_secret(tmp_path: Path) -> None:
+    assert options_of(tmp_path, HOME="/root", http_proxy="") == []
+    assert options_of(tmp_path, SSL_CERT_FILE=str(tmp_path / "none")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_gets_the_proxy_as_a_secret_file(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_text("certificates")
+    url = "http://u:p$w'%25@proxy:3128"
+    options = options_of(tmp_path, http_proxy=url, no_proxy="localhost", SSL_CERT_FILE=str(bundle), OTHER="x")
+    script = tmp_path / "downloads"
+    assert options == [f"--secret=id=downloads,src={script}", f"--secret=id=certificate-authorities,src={bundle}"]
+    assert script.stat().st_mode & 0o777 == 0o600
+    said = subprocess.run(
+        ["sh", "-c", f'. {script}; printf "%s\\n" "$http_proxy" "$no_proxy" "$PIP_CERT" "${{OTHER-}}"'],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={},
+    ).stdout.splitlines()
+    assert said == [url, "localhost", "/run/secrets/certificate-authorities", ""]
+
+
+def test_a_bundle_that_no_build_takes_is_refused(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_bytes(b"x" * 500_001)
+    with pytest.raises(container_image.Failure, match="at most 500000"):
+        options_of(tmp_path, SSL_CERT_FILE=str(bundle))
+
+
+def test_no_password_stands_on_the_command_of_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = build ] && echo "$@" && cat "${5#--secret=id=downloads,src=}"; exit 7\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("http_proxy", "http://u:s3cret@proxy:3128")
+    arguments: dict[str, Any] = {
+        "image": "r:1",
+        "base_image": "",
+        "build_args": {},
+        "labels": {},
+        "labels_from": None,
+        "context": {},
+    }
+    with pytest.raises(container_image.Failure) as caught:
+        container_image.run(arguments, lambda *_, **__: None)
+    command = next(line for line in str(caught.value).splitlines() if line.startswith("build "))
+    assert "--secret=id=downloads,src=" in command and "s3cret" not in command
+    source = command.partition("src=")[2].split()[0]
+    assert not Path(source).exists(), "the secret outlived the build"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
+from ansible_collections.pageindex.home.plugins.module_utils import debian_packages
+from ansible_collections.pageindex.home.plugins.module_utils.apt_lock import LockHolder, lock_holders
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.debian_packages import (
     PackageError,
     Packages,
+    StillLocked,
     WantedPackage,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.debian_versions import (
@@ -45,6 +51,8 @@ class FakeHost:
                 name, equals, version = target.partition("=")
                 if equals and name in self.offered:
                     self.installed[name] = version
+                if target.endswith("-"):
+                    self.installed.pop(target[:-1], None)
         if program == "apt-get" and "remove" in arguments:
             for name in arguments[arguments.index("remove") + 1 :]:
                 self.installed.pop(name, None)
@@ -73,6 +81,25 @@ class FakeHost:
 
     def named(self, word: str) -> list[list[str]]:
         return [call for call in self.calls if word in call]
+
+
+HOLD_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+UNATTENDED = LockHolder("/var/lib/dpkg/lock-frontend", 4711, "/usr/bin/python3 /usr/bin/unattended-upgrade")
+
+
+@pytest.fixture(autouse=True)
+def holders(monkeypatch: pytest.MonkeyPatch) -> list[list[LockHolder]]:
+    """What the next looks at the locks find, then nobody; no test looks at this machine's locks or sleeps."""
+    found: list[list[LockHolder]] = []
+    monkeypatch.setattr(debian_packages, "lock_holders", lambda: found.pop(0) if found else [])
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return found
 
 
 DRIVER = WantedPackage("nvidia-open", "595.*", "595.91.07", "bulletin 5861")
@@ -164,9 +191,9 @@ def test_check_mode_runs_nothing_that_changes() -> None:
     assert host.calls == []
 
 
-def test_waits_for_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_waits_for_the_lock(holders: list[list[LockHolder]]) -> None:
     host = FakeHost(OFFERED)
+    holders += [[UNATTENDED], [UNATTENDED]]
     host.answers = [
         CommandResult(100, "", "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt)")
     ]
@@ -174,11 +201,90 @@ def test_waits_for_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(host.named("update")) == 2
 
 
-def test_names_the_holder_when_the_lock_stays() -> None:
+def test_names_the_holder_when_the_lock_stays(holders: list[list[LockHolder]]) -> None:
+    holders += [[UNATTENDED]] * 5
+    host = FakeHost(OFFERED)
+    with pytest.raises(PackageError, match=r"process 4711 \(/usr/bin/python3 .*unattended-upgrade.*30 seconds"):
+        Packages(host, lock_timeout=0, lock_waited=30).ensure_present([DRIVER])
+    assert host.calls == []
+
+
+def test_names_who_was_quicker() -> None:
     host = FakeHost(OFFERED)
     host.answers = [CommandResult(100, "", "E: Could not get lock. It is held by process 7 (apt)")]
-    with pytest.raises(PackageError, match=r"waiting 0 seconds.*held by process 7"):
+    with pytest.raises(PackageError, match=r"held by process 7"):
         Packages(host, lock_timeout=0).ensure_present([DRIVER])
+
+
+def test_says_early_who_holds_the_lock_as_long_as_nothing_changed(holders: list[list[LockHolder]]) -> None:
+    holders += [[UNATTENDED]]
+    with pytest.raises(StillLocked, match="4711"):
+        Packages(FakeHost(OFFERED), lock_notice_after=0).ensure_present([DRIVER])
+    host = FakeHost(OFFERED)
+    apt = Packages(host, lock_notice_after=0)
+    # Free for the repair, the update and the first installation; held at the second.
+    holders += [[], [], [], [UNATTENDED]]
+    assert apt.ensure_present([DRIVER], first=[WantedPackage("nvidia-driver-pinning-595")]).changed
+    assert holders == []
+
+
+def test_what_apt_says_about_keys_is_explained() -> None:
+    host = FakeHost(OFFERED)
+    host.answers = [
+        CommandResult(100, "", "E: Conflicting values set for option Signed-By regarding source https://x/ /: /a != /b")
+    ]
+    with pytest.raises(PackageError, match=r"https://x/ is defined twice with different keys"):
+        Packages(host).ensure_present([DRIVER])
+    host.answers = [CommandResult(0, "", "W: GPG error: https://y ./ InRelease: ... NO_PUBKEY 23E7166788B63E1E")]
+    assert "23E7166788B63E1E" in Packages(host).ensure_present([DRIVER]).warnings[0]
+
+
+DOCKER = [WantedPackage("docker-ce"), WantedPackage("docker-ce-cli")]
+DISTRIBUTION = {"docker.io": "26.1", "docker-cli": "26.1", "docker-ce-cli": "5:29.0", "bystander": "1"}
+
+
+def test_replaces_packages_in_one_transaction() -> None:
+    host = FakeHost({"docker-ce": ["5:29.0"], "docker-ce-cli": ["5:29.0"]}, DISTRIBUTION)
+    result = Packages(host).ensure_present(DOCKER, absent=["docker.io", "docker-*"])
+    assert host.named("install") == [["apt-get", "install", "docker-ce=5:29.0", "docker-cli-", "docker.io-"]]
+    assert (result.installed, result.removed) == (["docker-ce"], ["docker-cli", "docker.io"])
+    assert not Packages(host).ensure_present(DOCKER, absent=["docker.io", "docker-*"]).changed
+
+
+def test_leftovers_go_also_when_nothing_has_to_be_installed() -> None:
+    host = FakeHost({}, {"docker-ce": "5:29.0", "docker-ce-cli": "5:29.0", "docker.io": "26.1"})
+    assert Packages(host, check=True).ensure_present(DOCKER, absent=["docker.io"]).removed == ["docker.io"]
+    assert host.calls == []
+    assert Packages(host).ensure_present(DOCKER, absent=["docker.io"]).changed
+    assert "docker.io" not in host.installed
+    assert host.named("update") == [], "no package has to be fetched"
+
+
+def test_something_can_be_noted_before_packages_change() -> None:
+    host = FakeHost(OFFERED)
+    noted: list[int] = []
+
+    def note() -> None:
+        noted.append(len(host.named("install")))
+
+    Packages(host, before_change=note).ensure_present([DRIVER], first=[WantedPackage("nvidia-driver-pinning-595")])
+    assert noted == [0], "once, and before the first installation"
+    Packages(host, before_change=note).ensure_present([DRIVER])
+    assert noted == [0], "nothing changed"
+
+
+def test_locks_of_this_machine_are_seen(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text("")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    found = lock_holders([str(lock), str(tmp_path / "none")])
+    holder.communicate("", timeout=10)
+    assert [(entry.pid, entry.file) for entry in found] == [(holder.pid, str(lock))]
+    assert "lockf" in found[0].command
+    assert lock_holders([str(lock)]) == []
 
 
 def test_holds_are_left_alone_set_and_released() -> None:

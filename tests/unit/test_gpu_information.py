@@ -73,7 +73,68 @@ def test_nvml_facts() -> None:
     assert (first["power_limit_w"], first["power_limit_min_w"], first["power_limit_max_w"]) == (575, 400, 600)
     assert (first["persistence_mode"], first["performance_state"], first["utilization_percent"]) == (True, "P8", 3)
     assert first["temperature_c"] is None, "what is not supported is null"
+    assert first["processes"] is None
     assert second == {"index": 1, "error": "GPU is lost"}
+
+
+class TwoCards(FakeNvml):
+    """Both cards answer, and one of them is used by a desktop and by a program in a container."""
+
+    answers: ClassVar[dict[str, Any]] = {
+        **FakeNvml.answers,
+        "nvmlDeviceGetP2PStatus": 5,
+        "nvmlDeviceGetComputeRunningProcesses": [
+            SimpleNamespace(pid=77, usedGpuMemory=20000 << 20),
+            SimpleNamespace(pid=12, usedGpuMemory=None),
+        ],
+        "nvmlDeviceGetGraphicsRunningProcesses": [SimpleNamespace(pid=12, usedGpuMemory=300 << 20)],
+        "nvmlSystemGetProcessName": b"/usr/bin/python3 serve --api-key secret",
+        "nvmlDeviceGetDisplayMode": 1,
+        "nvmlDeviceGetDisplayActive": 0,
+    }
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "nvmlDeviceGetHandleByIndex":
+            return lambda index: index
+        return super().__getattr__(name)
+
+
+def test_processes_without_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_information, "container_of", lambda pid: "ab" * 32 if pid == 77 else None)
+    facts = Nvml(TwoCards()).read()
+    assert facts["gpus"][0]["processes"] == [
+        {"pid": 12, "name": "python3", "type": "compute and graphics", "memory_mib": None, "container": None},
+        {"pid": 77, "name": "python3", "type": "compute", "memory_mib": 20000, "container": "ab" * 32},
+    ]
+    assert "secret" not in str(facts)
+    assert (facts["gpus"][0]["display_attached"], facts["gpus"][0]["display_active"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(0, "ok"), (1, "chipset_not_supported"), (5, "not_supported"), (6, "unknown"), (99, "unknown")]
+)
+def test_every_pair_of_cards(status: int, says: str) -> None:
+    nvml = TwoCards()
+    nvml.answers = {**TwoCards.answers, "nvmlDeviceGetP2PStatus": status}  # type: ignore[misc]
+    assert Nvml(nvml).read()["peer_to_peer"] == [{"first": 0, "second": 1, "read": says, "write": says}]
+
+
+def test_a_pair_with_a_lost_card_is_left_out() -> None:
+    assert Nvml(FakeNvml()).read()["peer_to_peer"] == []
+
+
+def test_whose_process_it_is(tmp_path: Path) -> None:
+    identity = "0123456789abcdef" * 4
+    for pid, line in ((1, "0::/init.scope"), (2, f"0::/system.slice/docker-{identity}.scope")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(line + "\n")
+        (tmp_path / str(pid) / "comm").write_text("Xorg\n")
+    assert gpu_information.container_of(1, str(tmp_path)) is None
+    assert gpu_information.container_of(2, str(tmp_path)) == identity
+    assert gpu_information.container_of(3, str(tmp_path)) is None
+    assert gpu_information.program_name(None, 1, str(tmp_path)) == "Xorg"
+    assert gpu_information.program_name("VLLM::EngineCore", 1, str(tmp_path)) == "VLLM::EngineCore"
+    assert gpu_information.program_name(None, 3, str(tmp_path)) is None
 
 
 def test_no_library_is_no_error() -> None:

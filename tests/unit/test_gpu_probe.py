@@ -18,17 +18,21 @@ class FakeHost:
     def __init__(self, before: Sequence[str], after: Sequence[str] | None = None, start_error: str = "") -> None:
         self.before, self.after = list(before), list(before if after is None else after)
         self.start_error = start_error
-        self.reloaded = False
+        self.after_restart: list[str] | None = None
+        self.reloaded = self.restarted = False
         self.calls: list[list[str]] = []
 
     def __call__(self, arguments: Sequence[str], timeout: float | None = None) -> CommandResult:
         self.calls.append(list(arguments))
         if arguments[:2] == ["systemctl", "daemon-reload"]:
             self.reloaded = True
+        if arguments[:2] == ["systemctl", "restart"]:
+            self.restarted = True
         if arguments[:2] == ["docker", "run"] and self.start_error:
             return CommandResult(125, "", self.start_error)
         if arguments[:2] == ["docker", "exec"]:
             uuids = self.after if self.reloaded else self.before
+            uuids = uuids if self.after_restart is None or not self.restarted else self.after_restart
             if uuids == ["broken"]:
                 return CommandResult(1, "", "NVML: Driver/library version mismatch")
             return CommandResult(
@@ -44,8 +48,9 @@ def pynvml(tmp_path: Path) -> str:
     return str(path)
 
 
-def probe(host: FakeHost, pynvml: str, expected: int | None = 2) -> dict[str, object]:
-    return GpuProbe("python:3", pynvml, ["nvidia.com/gpu=all"], host).run(expected)
+def probe(host: FakeHost, pynvml: str, expected: int | None = 2, restart: bool = False) -> dict[str, object]:
+    root = str(Path(pynvml).parent)
+    return GpuProbe("python:3", pynvml, ["nvidia.com/gpu=all"], host, root).run(expected, restart)
 
 
 def test_sees_the_same_gpus_before_and_after(pynvml: str) -> None:
@@ -72,6 +77,28 @@ def test_explains_what_is_wrong_and_cleans_up(pynvml: str, host: FakeHost, expec
     with pytest.raises(ProbeError, match=message):
         probe(host, pynvml, expected)
     assert host.calls[-1] == ["docker", "rm", "--force", "--volumes", CONTAINER]
+
+
+def test_a_restart_of_docker_is_survived_when_asked_for(pynvml: str) -> None:
+    host = FakeHost(["a", "b"])
+    assert probe(host, pynvml, restart=True)["gpus_after_restart"] == [{"uuid": "a"}, {"uuid": "b"}]
+    assert ["systemctl", "restart", "docker.service"] in host.calls
+    losing = FakeHost(["a", "b"])
+    losing.after_restart = []
+    with pytest.raises(ProbeError, match="lost GPUs at a restart of Docker: 2 before, 0 after"):
+        probe(losing, pynvml, restart=True)
+
+
+@pytest.mark.parametrize(("loaded", "fits"), [("595.91.07", True), ("610.57.04", False)])
+def test_the_container_has_the_loaded_driver(pynvml: str, loaded: str, fits: bool) -> None:
+    version = Path(pynvml).parent / "proc" / "driver" / "nvidia" / "version"
+    version.parent.mkdir(parents=True)
+    version.write_text(f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {loaded}  Release Build\n")
+    if fits:
+        assert probe(FakeHost(["a", "b"]), pynvml)["driver_version"] == loaded
+        return
+    with pytest.raises(ProbeError, match=rf"sees driver 595\.91\.07, loaded is {loaded}"):
+        probe(FakeHost(["a", "b"]), pynvml)
 
 
 def test_needs_the_bindings_on_the_host(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_patience_ends(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
+        (407, "", "the proxy asks for another user or password.*downloads_http_proxy"),
         (401, "GatedRepo", "is gated on .* Accept its licence .*vllm_hub_token"),
         (403, "GatedRepo", "is gated on"),
         (401, "", "asks for a login .* private, misspelt, or the token is wrong"),

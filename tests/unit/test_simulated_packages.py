@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,27 @@ def test_every_package_is_indexed_and_labelled(repository: Path) -> None:
         assert "(simulated)" in field(repository / "pool" / package.file_name, "Description")
 
 
+@pytest.mark.parametrize("name", ["driver-ubuntu", "debian", "ubuntu"])
+def test_the_other_repositories(name: str, repository: Path, library: Path, tmp_path: Path) -> None:
+    output = build.build_repository(tmp_path / name, library, repository.parent / "keys", name)
+    layout = build.LAYOUTS[name]
+    folders = [output / "dists" / suite for suite in layout.suites] or [output]
+    for folder in folders:
+        release = (folder / "Release").read_text()
+        index = f"{layout.component}/binary-amd64/Packages" if layout.suites else "Packages"
+        assert (folder / "InRelease").exists() and f" {index}\n" in release and "(simulated)" in release
+        assert (f"Suite: {folder.name}\n" in release) == bool(layout.suites)
+        for package in build.packages(name):
+            assert f"Filename: pool/{package.file_name}\n" in (folder / index).read_text()
+
+
+def test_no_placeholder_is_left() -> None:
+    for package in (package for name in build.LAYOUTS for package in build.packages(name)):
+        for name in package.definition.get("scripts", {}).values():
+            text = package.fill((Path(build.__file__).parent / "scripts" / name).read_text())
+            assert not re.search(r"(?<!\$)\{[a-z]+\}", text), f"{package.name}: {name}"
+
+
 def test_packages_are_the_same_when_built_again(repository: Path, library: Path, tmp_path: Path) -> None:
     for package in build.packages():
         again = build.build_package(package, tmp_path, library)
@@ -97,27 +119,48 @@ def test_maintainer_scripts_are_valid_shell(repository: Path) -> None:
         assert script.read_text().startswith("#!/bin/sh\nset -e\n")
 
 
-def verified_by(repository: Path, key: str, home: Path) -> bool:
-    """Say whether the key verifies the repository's signature."""
+def verified_by(repository: Path, key: str, home: Path, signed: str = "InRelease") -> bool:
+    """Say whether the key verifies the repository's signature, as a key that is valid now."""
     home.mkdir()
     ring = home / "key.gpg"
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet"]
     subprocess.run([*gpg, "--dearmor", "--output", str(ring), str(repository / key)], check=True)
-    command = ["gpgv", "--keyring", str(ring), str(repository / "InRelease")]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    command = ["gpgv", "--status-fd", "1", "--keyring", str(ring), str(repository / signed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # gpgv is content with an expired key; apt reads its status lines and is not.
+    return done.returncode == 0 and "[GNUPG:] EXPKEYSIG" not in done.stdout
 
 
 def test_the_signature_belongs_to_the_key_and_to_no_other(repository: Path, tmp_path: Path) -> None:
     assert verified_by(repository, "key.asc", tmp_path / "right")
     assert not verified_by(repository, "wrong.asc", tmp_path / "wrong")
-    fingerprints = [(repository / f"{name}.fingerprint").read_text().strip() for name in ("key", "wrong")]
-    assert all(len(text) == 40 for text in fingerprints) and fingerprints[0] != fingerprints[1]
+    fingerprints = [(repository / f"{name}.fingerprint").read_text().strip() for name in ("key", "wrong", "second")]
+    assert all(len(text) == 40 for text in fingerprints) and len(set(fingerprints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("signer", "accepted_by"),
+    [("InRelease", {"key"}), ("InRelease.second", {"second"}), ("InRelease.expired", set())],
+)
+def test_a_rotated_or_expired_key(repository: Path, tmp_path: Path, signer: str, accepted_by: set[str]) -> None:
+    accepted = {
+        name
+        for name in ("key", "second", "wrong", "expired")
+        if verified_by(repository, f"{name}.asc", tmp_path / name, signer)
+    }
+    assert accepted == accepted_by
+
+
+def test_both_keys_are_offered_and_sign_together(repository: Path, tmp_path: Path) -> None:
+    lines = (repository / "both.fingerprint").read_text().split()
+    assert lines == [(repository / f"{name}.fingerprint").read_text().strip() for name in ("key", "second")]
+    assert verified_by(repository, "both.asc", tmp_path / "both", "InRelease.both")
 
 
 def test_the_secret_key_stays_private_and_is_made_once(repository: Path) -> None:
     keys = repository.parent / "keys"
     before = {path.name: path.read_bytes() for path in keys.iterdir()}
-    build.ensure_keys(keys)
+    build.keys_of_repository.ensure(keys)
     assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
     assert (keys / "signing.key").stat().st_mode & 0o077 == 0
     assert not any("PRIVATE" in path.read_text() for path in repository.glob("*.asc"))

@@ -176,3 +176,29 @@ def test_one_shot_units_run_when_output_is_missing_or_inputs_changed(configurati
 def test_masked_units_are_refused() -> None:
     with pytest.raises(UnitError, match="unmask"):
         Systemd(FakeSystemd(LoadState="masked")).ensure("x.service")
+
+
+def test_a_reason_of_its_own_makes_a_unit_run_again_and_something_may_come_before() -> None:
+    systemd = FakeSystemd(Type="oneshot", ActiveState="inactive")
+    assert Systemd(systemd).ensure("x.service", outdated=True).actions == ["restart x.service"]
+    told: list[str] = []
+    running = FakeSystemd()
+    Systemd(running).ensure("x.service", outdated=True, before=lambda verb: told.append(f"{verb} {running.calls}"))
+    assert told == ["restart []"]
+
+    def refuse(verb: str) -> None:
+        raise UnitError("no")
+
+    stopped = FakeSystemd(ActiveState="inactive")
+    with pytest.raises(UnitError, match="no"):
+        Systemd(stopped).ensure("x.service", before=refuse)
+    assert stopped.calls == []
+
+
+def test_a_directory_counts_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    set_time(tmp_path / "file", 200)
+    set_time(tmp_path, 100)
+    assert newest_mtime([str(tmp_path)]) == 200
+    set_time(tmp_path, 300)
+    assert newest_mtime([str(tmp_path)]) == 300

@@ -1,13 +1,15 @@
 """Ansible callback: one JSON line per started task and per result, for the scenario tests.
 
 The path of the log is taken from the environment variable TASK_LOG; lines are written at once, so that a
-test can wait for a task to begin and kill the run in the middle of it.
+test can wait for a task to begin and kill the run in the middle of it. With TASK_LOG_KILL_AT=N the run is
+killed at the boundary before its N-th task (from 1), with SIGKILL for the whole process group.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -34,6 +36,8 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._play = ""
+        self._started = 0
+        self._kill_at = int(os.environ.get("TASK_LOG_KILL_AT", "0"))
         self._log = open(os.environ["TASK_LOG"], "a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
     def _write(self, event: str, task: Any, **more: Any) -> None:
@@ -64,7 +68,11 @@ class CallbackModule(CallbackBase):
         self._play = play.get_name()
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """A task begins on all hosts."""
+        """A task begins on all hosts; the one before has ended everywhere."""
+        self._started += 1
+        if self._started == self._kill_at:
+            self._write("killed", task)
+            os.killpg(0, signal.SIGKILL)
         self._write("start", task)
 
     def v2_runner_on_ok(self, result: Any) -> None:

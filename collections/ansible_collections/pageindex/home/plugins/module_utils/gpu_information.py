@@ -16,6 +16,19 @@ from typing import Any, Callable
 NVIDIA_VENDOR = "0x10de"
 MIB = 1024 * 1024
 
+# Whether one card may read or write the memory of another: NVML_P2P_STATUS_* of nvml.h.
+PEER_STATES = {
+    0: "ok",
+    1: "chipset_not_supported",
+    2: "gpu_not_supported",
+    3: "topology_not_supported",
+    4: "disabled_by_registry",
+    5: "not_supported",
+    6: "unknown",
+}
+# NVML_P2P_CAPS_INDEX_READ and _WRITE: in nvidia-ml-py 13 the first is a tuple by mistake.
+PEER_READ, PEER_WRITE = 0, 1
+
 
 def pack_source(source: bytes) -> str:
     """Compress the text of a Python module so that it travels as a module argument."""
@@ -92,6 +105,21 @@ def memory_total_mib(root: str = "/") -> int | None:
     return int(match.group(1)) // 1024 if match else None
 
 
+def container_of(pid: int, proc: str = "/proc") -> str | None:
+    """Id of the container that a process runs in, None outside of one or when it cannot be known."""
+    match = re.search(r"[0-9a-f]{64}", _read(os.path.join(proc, str(pid), "cgroup")) or "")
+    return match.group(0) if match else None
+
+
+def program_name(told: str | None, pid: int, proc: str = "/proc") -> str | None:
+    """Name of a process without path and arguments, which may hold secrets. None when nobody knows it.
+
+    told: what NVML says, which for some programs is the whole command line.
+    """
+    words = (told or "").split()
+    return os.path.basename(words[0]) or words[0] if words else _read(os.path.join(proc, str(pid), "comm"))
+
+
 def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
@@ -105,7 +133,7 @@ class Nvml:
         self._library = library
 
     def read(self) -> dict[str, Any]:
-        """nvml (versions or None), nvml_error (why None) and gpus."""
+        """nvml (versions or None), nvml_error (why None), gpus and, where NVML answers, peer_to_peer."""
         nvml = self._pynvml
         try:
             if self._library:
@@ -123,6 +151,7 @@ class Nvml:
                 },
                 "nvml_error": None,
                 "gpus": [self._gpu(index) for index in range(count)],
+                "peer_to_peer": self._peers(count),
             }
         finally:
             self._ask(nvml.nvmlShutdown)
@@ -170,10 +199,56 @@ class Nvml:
             "pcie_width": ask(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
             "pcie_width_max": ask(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
             "pcie_replay_counter": ask(nvml.nvmlDeviceGetPcieReplayCounter, handle),
+            "display_attached": _flag(ask(nvml.nvmlDeviceGetDisplayMode, handle)),
             "display_active": _flag(ask(nvml.nvmlDeviceGetDisplayActive, handle)),
             "performance_state": f"P{performance_state}" if performance_state is not None else None,
             "utilization_percent": rates.gpu if rates else None,
+            "processes": self._processes(handle),
         }
+
+    def _processes(self, handle: Any) -> list[dict[str, Any]] | None:
+        """What holds memory of the card, None when NVML does not say. Neither does it say everything."""
+        nvml, known = self._pynvml, False
+        found: dict[int, dict[str, Any]] = {}
+        for kind, function in (
+            ("compute", nvml.nvmlDeviceGetComputeRunningProcesses),
+            ("graphics", nvml.nvmlDeviceGetGraphicsRunningProcesses),
+        ):
+            listed = self._ask(function, handle)
+            known = known or listed is not None
+            for process in listed or ():
+                if process.pid in found:  # draws and computes: NVML lists it twice, with the same memory
+                    found[process.pid]["type"] = "compute and graphics"
+                    continue
+                memory = process.usedGpuMemory
+                found[process.pid] = {
+                    "pid": process.pid,
+                    "name": program_name(_text(self._ask(nvml.nvmlSystemGetProcessName, process.pid)), process.pid),
+                    "type": kind,
+                    "memory_mib": None if memory is None else memory // MIB,
+                    "container": container_of(process.pid),
+                }
+        return [found[pid] for pid in sorted(found)] if known else None
+
+    def _peers(self, count: int) -> list[dict[str, Any]]:
+        """For each pair of cards whether they may read and write each other's memory over the bus."""
+        nvml, ask = self._pynvml, self._ask
+        handles = [ask(nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count)]
+        return [
+            {
+                "first": first,
+                "second": second,
+                "read": self._peer_state(handles[first], handles[second], PEER_READ),
+                "write": self._peer_state(handles[first], handles[second], PEER_WRITE),
+            }
+            for first in range(count)
+            for second in range(first + 1, count)
+            if handles[first] is not None and handles[second] is not None
+        ]
+
+    def _peer_state(self, first: Any, second: Any, capability: int) -> str | None:
+        state = self._ask(self._pynvml.nvmlDeviceGetP2PStatus, first, second, capability)
+        return None if state is None else PEER_STATES.get(state, "unknown")
 
 
 def _watts(milliwatts: int | None) -> int | None:
@@ -204,6 +279,7 @@ def gather(packed_pynvml: str, root: str = "/", library: str = "", paths: Sequen
         "nvml": None,
         "nvml_error": "nvidia-ml-py was not sent along",
         "gpus": [],
+        "peer_to_peer": [],
     }
     if packed_pynvml:
         facts.update(Nvml(load_packed_module("pynvml", packed_pynvml), library).read())

@@ -1,4 +1,4 @@
-"""Prove that a container sees the GPUs, and still sees them after `systemctl daemon-reload`."""
+"""Prove that a container sees the GPUs, and keeps them over `systemctl daemon-reload` and a Docker restart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
+from ansible_collections.pageindex.home.plugins.module_utils.gpu_information import loaded_driver
 
 CONTAINER = "pageindex-home-gpu-probe"
 SLEEP = "import time; time.sleep(600)"
@@ -41,14 +42,23 @@ class ProbeError(Exception):
 class GpuProbe:
     """A short-lived container that lists its GPUs through NVML."""
 
-    def __init__(self, image: str, pynvml_path: str, devices: Sequence[str], runner: Runner = run_command) -> None:
+    def __init__(
+        self,
+        image: str,
+        pynvml_path: str,
+        devices: Sequence[str],
+        runner: Runner = run_command,
+        root: str = "/",
+    ) -> None:
+        """root: prefix of the files below /proc/driver, which say what driver is loaded."""
+        self._root = root
         self._image = image
         self._pynvml_path = pynvml_path
         self._devices = list(devices)
         self._run = runner
 
-    def run(self, expected_count: int | None = None) -> dict[str, Any]:
-        """GPUs before and after a daemon-reload. Raises ProbeError."""
+    def run(self, expected_count: int | None = None, restart_docker: bool = False) -> dict[str, Any]:
+        """GPUs before and after a daemon-reload, and if asked for after a restart of Docker. Raises ProbeError."""
         if not os.path.exists(self._pynvml_path):
             raise ProbeError(
                 f"{self._pynvml_path} is not on the host: run the role nvidia_toolkit first, then verify again"
@@ -57,18 +67,26 @@ class GpuProbe:
         try:
             self._start()
             before = self._gpus("")
-            reload = self._run(["systemctl", "daemon-reload"], timeout=120)
-            if reload.returncode != 0:
-                raise ProbeError(f"systemctl daemon-reload failed: {reload.explanation()}")
-            after = self._gpus(" after `systemctl daemon-reload`")
+            after = self._after(["systemctl", "daemon-reload"])
+            restarted = self._after(["systemctl", "restart", "docker.service"]) if restart_docker else after
         finally:
             self._remove()
-        self._judge(before["gpus"], after["gpus"], expected_count)
+        self._judge_driver(before["driver_version"])
+        self._judge(before["gpus"], after["gpus"], expected_count, "`systemctl daemon-reload`")
+        self._judge(before["gpus"], restarted["gpus"], expected_count, "a restart of Docker")
         return {
             "driver_version": before["driver_version"],
             "gpus": before["gpus"],
             "gpus_after_reload": after["gpus"],
+            "gpus_after_restart": restarted["gpus"] if restart_docker else None,
         }
+
+    def _after(self, command: list[str]) -> dict[str, Any]:
+        """What the same container sees after a command."""
+        done = self._run(command, timeout=120)
+        if done.returncode != 0:
+            raise ProbeError(f"{' '.join(command)} failed: {done.explanation()}")
+        return self._gpus(f" after `{' '.join(command)}`")
 
     def _start(self) -> None:
         arguments = ["docker", "run", "--detach", "--rm", "--name", CONTAINER, "--network", "none", "--init"]
@@ -102,10 +120,24 @@ class GpuProbe:
             "`systemctl restart nvidia-cdi-refresh.service` on the host, then verify again."
         )
 
-    def _judge(self, before: list[dict[str, Any]], after: list[dict[str, Any]], expected_count: int | None) -> None:
+    def _judge_driver(self, version: str) -> None:
+        loaded = loaded_driver(self._root)
+        if loaded is not None and version != loaded:
+            raise ProbeError(
+                f"a container sees driver {version}, loaded is {loaded}. The CDI specification is of another driver: "
+                "run `ansible-playbook site.yml --tags nvidia_toolkit`, then verify again."
+            )
+
+    def _judge(
+        self,
+        before: list[dict[str, Any]],
+        after: list[dict[str, Any]],
+        expected_count: int | None,
+        moment: str,
+    ) -> None:
         if [gpu["uuid"] for gpu in before] != [gpu["uuid"] for gpu in after]:
             raise ProbeError(
-                f"the container lost GPUs at `systemctl daemon-reload`: "
+                f"the container lost GPUs at {moment}: "
                 f"{len(before)} before, {len(after)} after. "
                 'GPUs must come by CDI, not by the legacy runtime hook: look for "default-runtime" in '
                 "/etc/docker/daemon.json."

@@ -26,11 +26,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils import download_environment
 from ansible_collections.pageindex.home.plugins.module_utils.jobs import runner
 
 JOBS_ROOT = "/run/pageindex-home/jobs"
-# Handed on to the job, so that it reaches the network the way the play does.
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# Handed on to the job where the host has no settings of its own, so that it reaches the network the way the play does.
+NETWORK_VARIABLES = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+)
 JOURNAL_LINES = 30
 
 
@@ -86,6 +95,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _network_environment(arguments: dict[str, Any]) -> dict[str, str]:
+    """How the job reaches the network. It may hold a proxy's password: it goes into job.json, never on a command."""
+    settings = download_environment.read()
+    if not settings:
+        settings = {key: os.environ[key] for key in NETWORK_VARIABLES if key in os.environ}
+    urls = [value for value in arguments.values() if isinstance(value, str) and "://" in value]
+    return download_environment.with_exceptions(settings, urls)
+
+
 def _differences(running: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The arguments in which two jobs differ, short enough to read."""
     return "; ".join(
@@ -127,7 +145,7 @@ def start(
         job_file = directory / "job.json"
         descriptor = os.open(job_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            environment = {key: os.environ[key] for key in PROXY_VARIABLES if key in os.environ}
+            environment = _network_environment(arguments)
             # A system unit has no HOME, and docker's build command keeps its state there.
             environment["HOME"] = os.path.expanduser("~")
             json.dump({"arguments": {**arguments, **secrets}, "environment": environment}, handle)

@@ -52,11 +52,47 @@ def _remove(document: dict[str, Any], keys: Sequence[str]) -> None:
     if first not in document:
         return
     if not rest:
-        del document[first]
+        document.pop(first)
     elif isinstance(document[first], dict):
         _remove(document[first], rest)
         if not document[first]:
             del document[first]
+
+
+def leaves(ours: dict[str, Any], base: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths at which merge(base, ours) puts a value of ours."""
+    found: list[tuple[str, ...]] = []
+    for key, value in ours.items():
+        below = base.get(key)
+        if isinstance(value, dict) and value and (isinstance(below, dict) or key not in base):
+            found += leaves(value, below if isinstance(below, dict) else {}, (*path, key))
+        else:
+            found.append((*path, key))
+    return found
+
+
+def value_at(document: dict[str, Any], path: Sequence[str]) -> tuple[bool, Any]:
+    """Whether there is a value at a path, and the value."""
+    found: Any = document
+    for key in path:
+        if not isinstance(found, dict) or key not in found:
+            return False, None
+        found = found[key]
+    return True, found
+
+
+def with_value(document: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of a document with a value at a path; what is no object on the way is replaced."""
+    for key in reversed(path):
+        value = {key: value}
+    return merge(document, value)
+
+
+def without_path(document: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """A copy of a document without the value at a path; emptied objects go too."""
+    reduced = copy.deepcopy(document)
+    _remove(reduced, list(path))
+    return reduced
 
 
 def render(document: dict[str, Any]) -> str:

@@ -61,26 +61,46 @@ def primary_fingerprints(data: bytes) -> list[str]:
 
     Raises OpenPgpError when there is none or a version of key that we do not know.
     """
-    fingerprints = []
-    for tag, body in _packets(dearmor(data)):
-        if tag != PUBLIC_KEY_TAG:
-            continue
-        version = body[0] if body else 0
-        if version == 4:
-            digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
-        elif version == 6:
-            digest = hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body)
-        else:
-            raise OpenPgpError(f"public keys of version {version} are not supported")
-        fingerprints.append(digest.hexdigest().upper())
-    if not fingerprints:
+    return [fingerprint for fingerprint, _ in _keys(data)]
+
+
+def split_keys(data: bytes) -> dict[str, bytes]:
+    """Each key of a file with its user names and signatures, by the fingerprint of its primary key.
+
+    Raises OpenPgpError as primary_fingerprints does.
+    """
+    return dict(_keys(data))
+
+
+def _keys(data: bytes) -> list[tuple[str, bytes]]:
+    packets = dearmor(data)
+    keys: list[tuple[str, bytes]] = []
+    for tag, body, whole in _packets(packets):
+        if tag == PUBLIC_KEY_TAG:
+            keys.append((_fingerprint(body), whole))
+        elif keys:
+            keys[-1] = (keys[-1][0], keys[-1][1] + whole)
+    if not keys:
         raise OpenPgpError("there is no OpenPGP public key in it")
-    return fingerprints
+    return keys
 
 
-def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _fingerprint(body: bytes) -> str:
+    version = body[0] if body else 0
+    if version == 4:
+        digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
+    elif version == 6:
+        digest = hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body)
+    else:
+        raise OpenPgpError(f"public keys of version {version} are not supported")
+    return digest.hexdigest().upper()
+
+
+def _packets(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Tag, body and whole bytes of each packet."""
     position = 0
     while position < len(data):
+        start = position
         header = data[position]
         if not header & 0x80:
             raise OpenPgpError("this is not OpenPGP data")
@@ -99,8 +119,8 @@ def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise OpenPgpError("the key is cut off") from None
         if position + length > len(data):
             raise OpenPgpError("the key is cut off")
-        yield tag, data[position : position + length]
-        position += length
+        body, position = data[position : position + length], position + length
+        yield tag, body, data[start:position]
 
 
 def _new_length(data: bytes, position: int) -> tuple[int, int]:

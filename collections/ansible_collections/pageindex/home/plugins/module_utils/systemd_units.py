@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Callable
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
 
@@ -34,6 +35,16 @@ class UnitResult:
         return bool(self.actions)
 
 
+@dataclass(frozen=True)
+class _Start:
+    """When a unit that runs has to be started again, and what comes before."""
+
+    newer_than: Sequence[str] = ()
+    creates: Sequence[str] = ()
+    outdated: bool = False
+    before: Callable[[str], None] | None = None
+
+
 def parse_timestamp(text: str) -> float | None:
     """Seconds since the epoch of "Sat 2026-11-21 07:48:49.123456 UTC"; None when it never happened."""
     words = text.split()
@@ -45,8 +56,13 @@ def parse_timestamp(text: str) -> float | None:
 
 
 def newest_mtime(paths: Sequence[str]) -> float | None:
-    """Modification time (seconds since the epoch) of the newest existing path, None without any."""
-    times = [os.stat(path).st_mtime for path in paths if os.path.exists(path)]
+    """Modification time (seconds since the epoch) of the newest existing path, None without any.
+
+    A directory counts with the files in it, and itself changes when one comes, goes or is replaced.
+    """
+    found = [path for path in paths if os.path.exists(path)]
+    found += [entry.path for path in found if os.path.isdir(path) for entry in os.scandir(path) if entry.is_file()]
+    times = [os.stat(path).st_mtime for path in found]
     return max(times) if times else None
 
 
@@ -73,9 +89,13 @@ class Systemd:
         creates: Sequence[str] = (),
         companions: Sequence[str] = (),
         unit_files: Sequence[str] = (),
+        outdated: bool = False,
+        before: Callable[[str], None] | None = None,
     ) -> UnitResult:
         """Bring a unit to its state; see the module's documentation for the arguments.
 
+        outdated: it has to run again, whatever the times of files say. before: called with "start" or
+        "restart" before the unit is started; what it raises stops that.
         Raises UnitError.
         """
         result = UnitResult()
@@ -86,8 +106,8 @@ class Systemd:
             raise UnitError("systemd does not answer on this host: boot it with systemd, then run this again")
         self._reload_if_stale([unit, *companions], unit_files, result)
         for companion in companions:
-            self._ensure_one(companion, enabled, state, [], [], result)
-        self._ensure_one(unit, enabled, state, newer_than, creates, result)
+            self._ensure_one(companion, enabled, state, _Start(), result)
+        self._ensure_one(unit, enabled, state, _Start(newer_than, creates, outdated, before), result)
         return result
 
     def _available(self) -> bool:
@@ -111,8 +131,7 @@ class Systemd:
         unit: str,
         enabled: bool,
         state: str,
-        newer_than: Sequence[str],
-        creates: Sequence[str],
+        start: _Start,
         result: UnitResult,
     ) -> None:
         properties = self.show(unit)
@@ -128,7 +147,7 @@ class Systemd:
                 self._act("stop", unit, result)
             return
         if state == "started":
-            self._ensure_started(unit, properties, newer_than, creates, result)
+            self._ensure_started(unit, properties, start, result)
 
     def _missing(self, unit: str, enabled: bool, state: str, result: UnitResult) -> None:
         if state == "stopped" and not enabled:
@@ -151,8 +170,7 @@ class Systemd:
         self,
         unit: str,
         properties: dict[str, str],
-        newer_than: Sequence[str],
-        creates: Sequence[str],
+        start: _Start,
         result: UnitResult,
     ) -> None:
         active = properties.get("ActiveState", "")
@@ -160,36 +178,40 @@ class Systemd:
         began = parse_timestamp(properties.get("ExecMainStartTimestamp", "")) or parse_timestamp(
             properties.get("InactiveExitTimestamp", "")
         )
-        written = newest_mtime(newer_than)
-        outdated = began is not None and written is not None and written > began
-        missing_output = any(not os.path.exists(path) for path in creates)
+        written = newest_mtime(start.newer_than)
+        outdated = began is not None and (start.outdated or (written is not None and written > began))
+        missing_output = any(not os.path.exists(path) for path in start.creates)
         one_shot = properties.get("Type") == "oneshot" and properties.get("RemainAfterExit") != "yes"
         if one_shot and active != "activating":
             ran_well = began is not None and properties.get("Result") == "success"
             if not ran_well or outdated or missing_output:
-                self._act("restart" if began is not None else "start", unit, result)
+                self._act("restart" if began is not None else "start", unit, result, start.before)
         elif active in ("active", "reloading", "activating"):
             if outdated or missing_output:
-                self._act("restart", unit, result)
+                self._act("restart", unit, result, start.before)
                 result.restarted = True
             elif active == "activating":
                 self._act("start", unit, result)  # joins the running start job and waits for it
         else:
             if not self._check and active == "failed":
                 self._run(["systemctl", "reset-failed", "--", unit])
-            self._act("start", unit, result)
+            self._act("start", unit, result, start.before)
         if self._check:
             return
         result.state = self.show(unit).get("ActiveState", "")
-        still_missing = [path for path in creates if not os.path.exists(path)]
+        still_missing = [path for path in start.creates if not os.path.exists(path)]
         if still_missing:
             raise UnitError(
                 f"{unit} ran but did not write {', '.join(still_missing)}; "
                 f"look at `systemctl status {unit}` and `journalctl -u {unit}` on the host"
             )
 
-    def _act(self, verb: str, unit: str, result: UnitResult) -> None:
+    def _act(
+        self, verb: str, unit: str, result: UnitResult, before: Callable[[str], None] | None = None
+    ) -> None:
         result.actions.append(f"{verb} {unit}")
+        if before is not None:
+            before(verb)
         if not self._check:
             self._systemctl([verb, "--", unit], unit)
 

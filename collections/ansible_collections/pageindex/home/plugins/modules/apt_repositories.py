@@ -9,9 +9,17 @@ module: apt_repositories
 short_description: Set up apt repositories whose keys are known by fingerprint
 description:
   - Writes C(/etc/apt/sources.list.d/NAME.sources) and C(/etc/apt/keyrings/NAME.asc).
-  - The fingerprints of the key are computed before anything is written; every key in the file must be
-    one of the given ones. Several may be valid at once, so that a vendor can change keys without a gap.
-  - When a key with an accepted fingerprint is on the host already, nothing is fetched.
+  - The fingerprints of keys are computed before anything is written; only keys with an accepted one get into
+    the file. Several may be valid at once, so that a vendor can change keys without a gap.
+  - While all accepted keys are on the host, nothing is fetched. While some are missing, the vendor is asked
+    for them on each run; that it does not offer one of them, or does not answer, is no error as long as
+    another accepted key is on the host.
+  - Before anything else, what would break apt is repaired. Sources of vendors that are dead are disabled, and
+    of two definitions of one vendor's source with different keys only one stays. Whichever role comes
+    first does this.
+  - Definitions of the same source in other files are found by reading all of apt's source files, and disabled.
+    A file that holds nothing else is renamed to C(NAME.disabled), which apt passes over silently; in other
+    files the one definition is switched off, with the reason beside it.
   - A host without certificate authorities gets the package C(ca-certificates) when https is used.
   - The package lists are not refreshed; M(pageindex.home.packages) does that when it installs something.
 options:
@@ -51,27 +59,58 @@ options:
         elements: str
         default: []
       key:
-        description: The public key itself. Wins over O(repositories[].key_url).
+        description: The public key itself, or several. Wins over O(repositories[].key_url).
         type: str
         default: ""
       key_url:
         description: Where to fetch the public key, armored or binary.
         type: str
         default: ""
-  absent:
-    description: Files of other definitions of the same repositories, removed. Two of them break apt.
+      key_urls:
+        description: Further addresses of keys, such as that of the next one.
+        type: list
+        elements: str
+        default: []
+  vendors:
+    description: Sources of vendors, dead or alive. The action of the same name takes them from the catalogue.
     type: list
-    elements: path
+    elements: dict
+    default: []
+    suboptions:
+      uri:
+        description: Address below which the packages lie.
+        type: str
+        required: true
+      except:
+        description: Addresses below it that are not meant.
+        type: list
+        elements: str
+        default: []
+      dead:
+        description: Whether definitions of it are disabled wherever they are found.
+        type: bool
+        default: false
+      reason:
+        description: Why, written beside what is disabled.
+        type: str
+        default: ""
+  known_uris:
+    description:
+      - Addresses of further sources that this project sets up on the host, such as a mirror of another role's packages.
+      - A foreign definition of one of them without its key, or two with different keys, stop apt for everyone; they
+        are disabled until apt works again.
+    type: list
+    elements: str
     default: []
   state:
-    description: V(absent) removes the files of the named repositories.
+    description: V(absent) removes the files of the named repositories, and looks at no others.
     type: str
     choices: [present, absent]
     default: present
 attributes:
   check_mode:
     support: full
-    description: Fetches nothing; a missing key counts as a change.
+    description: Fetches nothing; a repository without any key counts as a change.
   diff_mode:
     support: full
     description: Shows the source files before and after.
@@ -98,22 +137,29 @@ changed_files:
   returned: always
 """
 
+from ansible_collections.pageindex.home.plugins.module_utils.apt_entries import read_entries
+from ansible_collections.pageindex.home.plugins.module_utils.apt_foreign import VendorSource
+from ansible_collections.pageindex.home.plugins.module_utils.apt_setup import (
+    remove_repositories,
+    set_up_repositories,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.apt_sources import (
     Repository,
     RepositoryError,
     download_key,
-    needs_certificates,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.debian_packages import (
     PackageError,
     Packages,
     WantedPackage,
 )
-from ansible_collections.pageindex.home.plugins.module_utils.files import (
-    FileSetError,
-    apply_file_set,
-)
+from ansible_collections.pageindex.home.plugins.module_utils.files import FileSetError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
+
+
+def install_certificates() -> None:
+    """Install the usual certificate authorities. Raises PackageError."""
+    Packages().ensure_present([WantedPackage("ca-certificates")])
 
 
 def main() -> None:
@@ -134,47 +180,50 @@ def main() -> None:
                     "fingerprints": text_list,
                     "key": {"type": "str", "default": "", "no_log": False},
                     "key_url": {"type": "str", "default": "", "no_log": False},
+                    "key_urls": {**text_list, "no_log": False},
                 },
             },
-            "absent": {"type": "list", "elements": "path", "default": []},
+            "vendors": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "uri": {"type": "str", "required": True},
+                    "except": text_list,
+                    "dead": {"type": "bool", "default": False},
+                    "reason": {"type": "str", "default": ""},
+                },
+            },
+            "known_uris": text_list,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
+    warnings: list[str] = []
     try:
         if module.params["state"] == "absent":
             names = [entry["name"] for entry in module.params["repositories"]]
-            files, certificates = [], False
-            absent = [f"/etc/apt/sources.list.d/{name}.sources" for name in names]
-            absent += [f"/etc/apt/keyrings/{name}.asc" for name in names]
+            result = remove_repositories(names, module.check_mode)
         else:
-            repositories = [Repository.from_options(entry) for entry in module.params["repositories"]]
-            certificates = needs_certificates(repositories)
-            absent = []
-            files = wanted_files(repositories, certificates, module.check_mode)
-        result = apply_file_set([], files, [*module.params["absent"], *absent], module.check_mode)
+            result, warnings = set_up_repositories(
+                [Repository.from_options(entry) for entry in module.params["repositories"]],
+                [VendorSource.from_options(entry) for entry in module.params["vendors"]],
+                module.params["known_uris"],
+                read_entries,
+                download_key,
+                install_certificates,
+                module.check_mode,
+            )
     except (RepositoryError, PackageError, FileSetError, OSError) as error:
         module.fail_json(msg=str(error))
         return
+    for warning in warnings:
+        module.warn(warning)
     module.exit_json(
-        changed=result.changed or certificates,
+        changed=result.changed,
         changed_files=result.changed_files,
         diff=result.differences if module._diff else [],
     )
-
-
-def wanted_files(repositories: list[Repository], certificates: bool, check: bool) -> list[dict[str, str]]:
-    """Source files and keys as file_set takes them; keys are fetched and checked before."""
-    if certificates:
-        Packages(check=check).ensure_present([WantedPackage("ca-certificates")])
-    keys, sources = [], []
-    for repository in repositories:
-        key = repository.installed_key()
-        if key is None:
-            key = "(the key, fetched and checked in the real run)\n" if check else repository.obtain_key(download_key)
-        keys.append({"path": repository.key_path, "content": key})
-        sources.append({"path": repository.sources_path, "content": repository.sources_text()})
-    return [*keys, *sources]  # never a source whose key is missing
 
 
 if __name__ == "__main__":

@@ -71,9 +71,20 @@ gpus:
       pci_bus_id, memory_total_mib, memory_free_mib, memory_used_mib, compute_capability, temperature_c,
       power_limit_w,
       power_limit_default_w, power_limit_min_w, power_limit_max_w, power_usage_w, persistence_mode,
-      pcie_generation, pcie_generation_max, pcie_width, pcie_width_max, pcie_replay_counter, display_active,
-      performance_state and utilization_percent. What is not known is null.
+      pcie_generation, pcie_generation_max, pcie_width, pcie_width_max, pcie_replay_counter, display_attached,
+      display_active, performance_state, utilization_percent and processes. What is not known is null.
+    - Each of the processes has pid, name, type (compute, graphics, or both), memory_mib and container, the id of
+      the container that it runs in, null outside of one.
     - A GPU that NVML counts but cannot open has only index and error.
+  type: list
+  elements: dict
+  returned: always
+peer_to_peer:
+  description:
+    - One entry for each pair of GPUs, with first and second (their indices), read and write.
+    - The last two are ok where one card may use the other's memory over the bus, otherwise why not
+      (chipset_not_supported, gpu_not_supported, topology_not_supported, disabled_by_registry, not_supported,
+      unknown).
   type: list
   elements: dict
   returned: always
@@ -81,6 +92,15 @@ pci_gpus:
   description: NVIDIA display devices on the PCI bus with address, vendor, device, class and kernel_driver.
   type: list
   elements: dict
+  returned: always
+kernel:
+  description:
+    - running and next (the newest in /boot) kernel, all installed ones; headers (by kernel, whether they are there),
+      modules (by kernel, the files of NVIDIA's module with path, version and license), flavour of the loaded module
+      (open or proprietary), parameters (by module) and configured_options of the modules, secure_boot and
+      signing_key_enrolled, packages (versions of those that matter for the driver), held and dkms.
+    - What cannot be known is null.
+  type: dict
   returned: always
 memory_total_mib:
   description: Main memory in MiB.
@@ -96,6 +116,7 @@ disk_free_mib:
   returned: always
 """
 
+from ansible_collections.pageindex.home.plugins.module_utils import kernel_modules
 from ansible_collections.pageindex.home.plugins.module_utils.gpu_information import gather, wait_for_driver
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 
@@ -121,7 +142,7 @@ def main() -> None:
         library=module.params["library"],
         paths=module.params["paths"],
     )
-    module.exit_json(changed=False, **facts)
+    module.exit_json(changed=False, kernel=kernel_modules.gather(module.params["root"]), **facts)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,15 @@ options:
     elements: dict
     default: []
     suboptions: *package
+  absent:
+    description:
+      - Names or shell patterns of packages that must not stay beside the others.
+      - What is installed of them, and is not asked for by name, is removed in the same transaction that
+        installs the others (C(apt-get install NEW OLD-)), so that a replacement is whole or does not happen.
+        Configuration files and data stay.
+    type: list
+    elements: str
+    default: []
   hold:
     description: V(true) holds all named packages, V(false) releases them. Omitted leaves holds alone.
     type: bool
@@ -60,6 +69,21 @@ options:
     description: Seconds to wait for another process that holds apt's or dpkg's lock.
     type: int
     default: 300
+  lock_notice_after:
+    description:
+      - Seconds of waiting after which the module answers with RV(waiting_for) instead of waiting on.
+        The action of the same name says so to people and asks again. Negative never answers early.
+    type: int
+    default: -1
+  lock_waited:
+    description: Seconds that were waited before, named in the error.
+    type: int
+    default: 0
+  containers_record:
+    description:
+      - File in which the containers that run are noted before packages change.
+        M(pageindex.home.docker_service) starts those that are missing afterwards.
+    type: path
   state:
     description: Whether the packages shall be installed or removed.
     type: str
@@ -87,6 +111,11 @@ EXAMPLES = r"""
         minimum: 595.91.07
         advisory: NVIDIA security bulletin 5861
     hold: true
+
+- name: Replace the distribution's Docker by Docker's own
+  pageindex.home.packages:
+    names: [docker-ce, docker-ce-cli, containerd.io]
+    absent: [docker.io, docker-cli]
 """
 
 RETURN = r"""
@@ -103,6 +132,10 @@ installed:
   type: list
   elements: str
   returned: always
+waiting_for:
+  description: The processes that hold the lock, when O(lock_notice_after) is over.
+  type: str
+  returned: when the lock is held
 removed:
   description: Names that were removed.
   type: list
@@ -121,8 +154,12 @@ from ansible_collections.pageindex.home.plugins.module_utils.debian_packages imp
     PackageError,
     PackageResult,
     Packages,
+    StillLocked,
     WantedPackage,
     upstream_versions,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.running_containers import (
+    RunningContainers,
 )
 
 
@@ -139,9 +176,13 @@ def main() -> None:
             "packages": {"type": "list", "elements": "dict", "default": [], "options": package_options},
             "names": {"type": "list", "elements": "str", "default": []},
             "install_first": {"type": "list", "elements": "dict", "default": [], "options": package_options},
+            "absent": {"type": "list", "elements": "str", "default": []},
             "hold": {"type": "bool"},
             "install_recommends": {"type": "bool", "default": False},
             "lock_timeout": {"type": "int", "default": 300},
+            "lock_notice_after": {"type": "int", "default": -1},
+            "lock_waited": {"type": "int", "default": 0},
+            "containers_record": {"type": "path"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
@@ -149,19 +190,29 @@ def main() -> None:
     wanted = [WantedPackage.from_options(entry) for entry in module.params["packages"]]
     wanted += [WantedPackage(name) for name in module.params["names"]]
     first = [WantedPackage.from_options(entry) for entry in module.params["install_first"]]
+    record = module.params["containers_record"]
+    notice = module.params["lock_notice_after"]
     apt = Packages(
         check=module.check_mode,
         lock_timeout=module.params["lock_timeout"],
         recommends=module.params["install_recommends"],
+        lock_notice_after=notice if notice >= 0 else None,
+        lock_waited=module.params["lock_waited"],
+        before_change=RunningContainers(record).note if record else None,
     )
     try:
         if module.params["state"] == "absent":
             result = apt.ensure_absent([package.name for package in [*wanted, *first]])
         else:
-            result = apt.ensure_present(wanted, first=first, hold=module.params["hold"])
-    except PackageError as error:
+            result = apt.ensure_present(wanted, first=first, hold=module.params["hold"], absent=module.params["absent"])
+    except StillLocked as locked:
+        module.exit_json(changed=False, waiting_for=str(locked))
+        return
+    except (PackageError, OSError) as error:
         module.fail_json(msg=str(error))
         return
+    for warning in result.warnings:
+        module.warn(warning)
     module.exit_json(
         changed=result.changed,
         versions=result.versions,

@@ -28,7 +28,7 @@ options:
     choices: [started, stopped]
     default: started
   newer_than:
-    description: Files that the unit reads when it starts. Missing ones are ignored.
+    description: Files that the unit reads when it starts, or directories of such files. Missing ones are ignored.
     type: list
     elements: path
     default: []

@@ -15,12 +15,14 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import tempfile
 import urllib.parse
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -30,6 +32,16 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 # A registry that sends nothing for this long is taken for lost. Unpacking is not silent.
 SILENCE_SECONDS = 600
 LINES_OF_A_FAILED_BUILD = 40
+# What a build may need to reach the network. Handed over as a secret: an argument would stand in the process list, and
+# in what Docker remembers of the build.
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# Where a Dockerfile finds the secrets that it asks for by `RUN --mount=type=secret,id=…`.
+SECRETS_DIRECTORY = "/run/secrets"
+BUNDLE_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+# BuildKit takes no larger secret.
+LARGEST_SECRET_BYTES = 500_000
+# In memory: nothing of a secret may stay on a disk.
+MEMORY_DIRECTORY = "/run"
 BUILD_STEP = re.compile(r"^#\d+ (\[.*)$")
 
 
@@ -189,9 +201,50 @@ def _write_context(directory: Path, context: dict[str, dict[str, str]]) -> None:
         path.chmod(0o755 if entry.get("executable") else 0o644)
 
 
+def build_secrets(environment: Mapping[str, str], directory: Path) -> list[str]:
+    """Write what the steps of a build need to reach the network, and return the options that lend it to them.
+
+    `downloads` is a shell script that sets variables, `certificate-authorities` the host's bundle, given only
+    where the host has authorities of its own choice (SSL_CERT_FILE is set). Neither becomes part of the image or
+    of its cache. Raises Failure when the bundle is too large.
+    """
+    variables = {name: environment[name] for name in PROXY_VARIABLES if environment.get(name)}
+    options = []
+    bundle = environment.get("SSL_CERT_FILE")
+    if bundle and os.path.isfile(bundle):
+        if os.path.getsize(bundle) > LARGEST_SECRET_BYTES:
+            raise Failure(
+                f"{bundle} has {os.path.getsize(bundle)} bytes, and an image build takes at most "
+                f"{LARGEST_SECRET_BYTES}. Take authorities out of it that nobody needs (`dpkg-reconfigure "
+                f"ca-certificates` on the host), then run the play again."
+            )
+        variables |= dict.fromkeys(BUNDLE_VARIABLES, f"{SECRETS_DIRECTORY}/certificate-authorities")
+        options.append(f"--secret=id=certificate-authorities,src={bundle}")
+    if not variables:
+        return []
+    script = directory / "downloads"
+    descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        handle.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
+    return [f"--secret=id=downloads,src={script}", *options]
+
+
 def _build(arguments: dict[str, Any], directory: Path, tag: str, labels: dict[str, str], report: Report) -> None:
     """Run `docker build`. Raises Failure with the end of its output."""
-    command = ["docker", "build", "--progress=plain", f"--tag={tag}"]
+    memory = MEMORY_DIRECTORY if os.access(MEMORY_DIRECTORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="pageindex-home-build-", dir=memory) as secrets:
+        _build_with(build_secrets(os.environ, Path(secrets)), arguments, directory, tag, labels, report)
+
+
+def _build_with(
+    options: list[str],
+    arguments: dict[str, Any],
+    directory: Path,
+    tag: str,
+    labels: dict[str, str],
+    report: Report,
+) -> None:
+    command = ["docker", "build", "--progress=plain", f"--tag={tag}", *options]
     command += [f"--label={key}={value}" for key, value in sorted(labels.items())]
     command += [f"--build-arg={key}={value}" for key, value in sorted(arguments["build_args"].items())]
     command.append(str(directory))

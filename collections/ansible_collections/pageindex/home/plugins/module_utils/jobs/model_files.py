@@ -46,6 +46,10 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 USER_AGENT = "pageindex-home"
 # Answers that may be different a moment later.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+LOGIN_OF_THE_PROXY = (
+    "the proxy asks for another user or password (407). Correct downloads_http_proxy and downloads_https_proxy, run "
+    "`ansible-playbook site.yml --tags downloads`, then this play again."
+)
 # Weights in older formats: not fetched where the same repository has safetensors.
 OLDER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ot")
 
@@ -100,18 +104,23 @@ class Hub:
                 raise Passing(f"{url} answered {error.code} {error.reason}") from error
             if error.code == 416:
                 raise _RangeRefused from error
+            if error.code == 407:
+                raise Failure(f"{url}: {LOGIN_OF_THE_PROXY}") from error
             self._refused(url, error)
         except ssl.SSLError as error:
             raise Failure(
-                f"{url}: the TLS certificate was not accepted ({error}). Install the mirror's certificate "
-                f"authority on the host, or correct the endpoint."
+                f"{url}: the TLS certificate was not accepted ({error}). Give the mirror's certificate "
+                f"authority to the host (downloads_certificate_authorities), or correct the endpoint."
             ) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise Failure(
-                    f"{url}: the TLS certificate was not accepted ({error.reason}). Install the mirror's "
-                    f"certificate authority on the host, or correct the endpoint."
+                    f"{url}: the TLS certificate was not accepted ({error.reason}). Give the mirror's "
+                    f"certificate authority to the host (downloads_certificate_authorities), or correct the endpoint."
                 ) from error
+            # A tunnel that the proxy refuses is no HTTP answer, only words.
+            if "Tunnel connection failed: 407" in str(error.reason):
+                raise Failure(f"{url}: {LOGIN_OF_THE_PROXY}") from error
             raise Passing(f"{url} cannot be reached: {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             raise Passing(f"{url} cannot be reached: {error or type(error).__name__}") from error
