@@ -10,19 +10,28 @@ from typing import Any
 import jsonschema
 import pytest
 
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model import base_name, shape_from_config
 from tests.contract.repository import REPOSITORY, read_yaml
 
 CATALOGUE = REPOSITORY / "catalogue"
 VERSIONS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "versions.yml")
 MODELS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "models.yml")
 GPUS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "gpus.yml")
+ARCHITECTURES: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "architectures.yml")
 RELEASES: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "releases.yml")
 WORKAROUNDS: dict[str, dict[str, Any]] = read_yaml(CATALOGUE / "workarounds.yml")
 SUPPORTED = sorted(name for name, entry in RELEASES.items() if entry["supported"])
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any]]]:
-    files = {"versions": VERSIONS, "models": MODELS, "gpus": GPUS, "releases": RELEASES, "workarounds": WORKAROUNDS}
+    files = {
+        "versions": VERSIONS,
+        "models": MODELS,
+        "gpus": GPUS,
+        "architectures": ARCHITECTURES,
+        "releases": RELEASES,
+        "workarounds": WORKAROUNDS,
+    }
     for file, content in files.items():
         for name, entry in content.items():
             yield f"{file}:{name}", entry
@@ -70,8 +79,8 @@ MODEL_SCHEMA = {
     "additionalProperties": False,
     "required": [
         "repository", "revision", "license", "gated", "weight_bytes", "layers", "hidden_size", "kv_heads", "head_dim",
-        "native_context", "quantization", "min_compute_capability", "tensor_parallel_size", "reasoning_parser",
-        "tool_call_parser", "source", "checked",
+        "architecture", "good_at", "native_context", "quantization", "min_compute_capability", "tensor_parallel_size",
+        "reasoning_parser", "tool_call_parser", "source", "checked",
     ],
     "properties": {
         "repository": {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"},
@@ -83,6 +92,31 @@ MODEL_SCHEMA = {
         "hidden_size": {"type": "integer", "multipleOf": 64},
         "kv_heads": POSITIVE,
         "head_dim": {"type": "integer", "multipleOf": 32},
+        "architecture": {"enum": sorted(ARCHITECTURES)},
+        "weight_bytes_estimated": {"const": True},
+        "extended_context": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["tokens", "how"],
+            "properties": {"tokens": {"type": "integer", "multipleOf": 1024}, "how": {"enum": ["yarn_4"]}},
+        },
+        "good_at": {"type": "string"},
+        "refused": {"type": "string"},
+        "version_flags": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["since", "flags", "source"],
+                "properties": {
+                    "since": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                    "before": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                    "flags": {"type": "object"},
+                    "source": {"type": "string", "pattern": "^https?://"},
+                },
+            },
+        },
+        "known_failures": {"type": "array", "items": {"type": "string"}},
         "native_context": {"type": "integer", "multipleOf": 1024},
         "quantization": {"enum": ["none", "awq", "gptq", "fp8", "nvfp4", "compressed-tensors"]},
         "min_compute_capability": {"type": "string", "pattern": r"^\d+\.\d$"},
@@ -98,11 +132,23 @@ MODEL_SCHEMA = {
 }  # fmt: skip
 GPU_SCHEMA = {
     "type": "object",
-    "required": ["name", "memory_mib", "compute_capability", "power_limit_w", "pcie", "source", "checked"],
+    "required": [
+        "name",
+        "memory_mib",
+        "cuda_memory_mib",
+        "tier",
+        "compute_capability",
+        "power_limit_w",
+        "pcie",
+        "source",
+        "checked",
+    ],
     "properties": {
         "name": {"type": "string", "pattern": "^NVIDIA "},
         "memory_mib": {"type": "integer", "minimum": 4096},
         "compute_capability": {"type": "string", "pattern": r"^\d+\.\d$"},
+        "cuda_memory_mib": {"type": "integer", "minimum": 4096},
+        "tier": {"enum": ["starter", "production", "high", "workstation", "data centre"]},
         "power_limit_w": {
             "type": "object",
             "required": ["minimum", "default", "maximum"],
@@ -124,9 +170,9 @@ def test_model_figures_agree_with_each_other(name: str) -> None:
     model = MODELS[name]
     # Sharing a model between cards divides its heads.
     assert model["kv_heads"] % model["tensor_parallel_size"] == 0
-    # 32 GB cards: the weights have to fit the number of cards that the entry asks for.
-    memory = min(card["memory_mib"] for card in GPUS.values()) * 2**20
-    assert model["weight_bytes"] < model["tensor_parallel_size"] * memory * 0.92
+    # 32 GB cards: the weights have to fit the number of cards that the entry asks for, or the entry says no.
+    memory = GPUS["rtx_5090"]["memory_mib"] * 2**20
+    assert (model["weight_bytes"] < model["tensor_parallel_size"] * memory * 0.92) or model.get("refused")
     if model["quantization"] in ("fp8", "nvfp4"):
         assert float(model["min_compute_capability"]) >= {"fp8": 8.9, "nvfp4": 10.0}[model["quantization"]]
 
@@ -134,8 +180,45 @@ def test_model_figures_agree_with_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(GPUS))
 def test_card_entry_has_the_shape_of_every_entry(name: str) -> None:
     jsonschema.validate(GPUS[name], GPU_SCHEMA)
+    # CUDA's total is NVML's without what the driver keeps.
+    assert 300 < GPUS[name]["memory_mib"] - GPUS[name]["cuda_memory_mib"] < 800
     limits = GPUS[name]["power_limit_w"]
     assert limits["minimum"] <= limits["default"] <= limits["maximum"]
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_an_architecture_can_be_planned(name: str) -> None:
+    """Its numbers make a model, whose name is the one that repositories are found by."""
+    found = shape_from_config(ARCHITECTURES[name], name)
+    assert found.full_layers + found.sliding_layers + (found.linear.layers if found.linear else 0) == found.layers
+    assert base_name(name) == name
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_model_agrees_with_its_architecture(name: str) -> None:
+    model, architecture = MODELS[name], ARCHITECTURES[MODELS[name]["architecture"]]
+    heads = architecture["num_attention_heads"]
+    assert model["layers"] == architecture["num_hidden_layers"]
+    assert model["hidden_size"] == architecture["hidden_size"]
+    assert model["kv_heads"] == architecture["num_key_value_heads"]
+    assert model["head_dim"] == architecture.get("head_dim", model["hidden_size"] // heads)
+    assert model["native_context"] <= architecture["max_position_embeddings"]
+    # The size that the architecture implies: within 15 %, or a number was mistyped. A repository may hold the output
+    # layer twice, or layers for multi-token prediction, or leave some layers in 16 bit.
+    implied = shape_from_config(architecture, name, None, model["quantization"])
+    most = implied.estimated_weight_bytes + implied.draft_bytes + 2 * implied.vocabulary * implied.hidden
+    assert 0.9 * implied.estimated_weight_bytes < model["weight_bytes"] < 1.15 * most
+
+
+def test_the_catalogue_covers_what_owners_have() -> None:
+    """Row H6 of the plan: from one 12 GB card to a workstation's 96 GB, and cards of data centres to compare with."""
+    assert {entry["tier"] for entry in GPUS.values()} == {
+        "starter", "production", "high", "workstation", "data centre",
+    }  # fmt: skip
+    assert {"rtx_3060", "rtx_5060_ti", "rtx_3090", "rtx_4090", "rtx_5090", "a100_40gb", "l40s"} <= set(GPUS)
+    assert {name for name, model in MODELS.items() if model.get("refused")} == {
+        "qwen3-235b-a22b-fp8", "llama-3.1-405b", "mixtral-8x22b",
+    }  # fmt: skip
 
 
 TEXT = {"type": "string", "minLength": 1}

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import find_card
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import decide
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.sources import facts, shape_of_entry
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.verdict import DOES_NOT_FIT
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.wish import Wish
+from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import build_arguments
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import plan
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_vocabulary import vocabulary
+
+LAYOUTS = (1, 2, 4)
 
 TWO_CARDS: dict[str, Any] = {
     "nvml": {"driver_version": "595.91.07"},
@@ -66,3 +74,31 @@ def catalogue_command_lines(version: str) -> dict[str, list[str]]:
     for name, wishes in OWNERS_WISHES.items():
         lines[f"owner: {name}"] = command_line(version, "qwen3-32b-awq", wishes)
     return lines
+
+
+def planned_command_lines(version: str) -> dict[str, list[str]]:
+    """Name → words that the memory plan gives every profile, model and layout of cards that fits.
+
+    Each set of flags once, under the first that has it: the parser does not look at the model.
+    """
+    known = facts()
+    lines: dict[tuple[str, ...], tuple[str, str]] = {}
+    for model, entry in known.models.items():
+        shape = shape_of_entry(model, entry, known)
+        for profile, content in catalogue("vllm/profiles")["profiles"].items():
+            flags = content["flags"]
+            wish = Wish(
+                version=version,
+                utilization=flags.get("gpu-memory-utilization"),
+                sequences=flags.get("max-num-seqs"),
+                batched_tokens=flags.get("max-num-batched-tokens"),
+                enforce_eager=bool(flags.get("enforce-eager")),
+            )
+            for card in known.gpus:
+                for count in LAYOUTS:
+                    one = decide(shape, find_card(card, known.gpus), count, wish)
+                    if one.verdict != DOES_NOT_FIT:
+                        words = build_arguments(one.arguments, {}, vocabulary(version))
+                        name = f"plan {model} {profile} {count} x {card}"
+                        lines.setdefault(tuple(words), (name, entry["repository"]))
+    return {name: [f"/models/{repository}", *words] for words, (name, repository) in lines.items()}

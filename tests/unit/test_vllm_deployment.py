@@ -11,6 +11,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment imp
     Deployment,
     nearest_model,
     plan,
+    version_flags,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_vocabulary import known_versions, vocabulary
 
@@ -139,7 +140,7 @@ def test_all_problems_are_told_at_once() -> None:
     ("meant", "nearest"),
     [
         ("qwen3-32b-awk", "qwen3-32b-awq"),
-        ("Qwen3-70B", "qwen3-32b-awq"),
+        ("Qwen3-70B", "qwen3-next-80b-a3b-gptq"),
         ("Qwen/Qwen3-7B", "qwen3-8b-awq"),
         ("llama-3.1-70b", "llama-3.3-70b-awq"),
         ("zzz", None),
@@ -147,3 +148,18 @@ def test_all_problems_are_told_at_once() -> None:
 )
 def test_the_nearest_model_is_of_the_family_and_size(meant: str, nearest: str | None) -> None:
     assert nearest_model(meant, catalogue("models")) == nearest
+
+
+@pytest.mark.parametrize(
+    ("version", "flags"),
+    [("0.9.0", {}), ("0.9.1", {"a": 1}), ("0.31.9", {"a": 1}), ("0.32.0", {"a": 2, "b": 3})],
+)
+def test_a_model_has_flags_for_a_range_of_versions(version: str, flags: dict[str, Any]) -> None:
+    model = {
+        "version_flags": [
+            {"since": "0.9.1", "before": "0.32.0", "flags": {"a": 1}},
+            {"since": "0.32.0", "flags": {"a": 2, "b": 3}},
+        ]
+    }
+    assert version_flags(model, version) == flags
+    assert version_flags({}, version) == {}

@@ -234,6 +234,20 @@ def _own_or_models(own: Any, models: Any) -> Any:
     return None if own == "none" else own
 
 
+def version_flags(model: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """The flags that a model needs with one version, from its entries {since, before (or none), flags, source}."""
+    chosen: dict[str, Any] = {}
+    for entry in model.get("version_flags") or []:
+        before = entry.get("before")
+        if _number(entry["since"]) <= _number(version) and (not before or _number(version) < _number(before)):
+            chosen.update(entry["flags"])
+    return chosen
+
+
+def _number(version: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", str(version))[:3])
+
+
 def whole_numbers(variables: Mapping[str, Any], problems: list[str]) -> dict[str, int | None]:
     """The variables that are counts, as numbers: `-e vllm_max_num_seqs=8` on the command line is a text."""
     numbers: dict[str, int | None] = {}
@@ -292,7 +306,8 @@ def plan(
     else:
         # The model is unknown; its arguments are still worth checking.
         settings = {}
-    extra = {**(deployment.model.get("flags") or {}), **(variables.get("extra_arguments") or {})}
+    models_own = {**(deployment.model.get("flags") or {}), **version_flags(deployment.model, vocabulary.version)}
+    extra = {**models_own, **(variables.get("extra_arguments") or {})}
     try:
         deployment.arguments = build_arguments(settings, extra, vocabulary)
     except ArgumentsError as error:

@@ -1,0 +1,28 @@
+"""Units of the memory plan: bytes inside, MiB where people and Ansible read sizes, GiB where vLLM logs them."""
+
+from __future__ import annotations
+
+MIB = 2**20
+GIB = 2**30
+# Bytes of one number of the activations: vLLM computes in bfloat16 or float16.
+HALF = 2
+FLOAT = 4
+
+
+class PlanError(ValueError):
+    """The plan cannot be computed from what was given; says what was found, what was expected and what to do."""
+
+
+def ceil_div(amount: float, size: float) -> int:
+    """How many pieces of a size hold an amount: ceil_div(17, 16) → 2."""
+    return int(-(-amount // size))
+
+
+def mib(size: float) -> int:
+    """Bytes → MiB, rounded."""
+    return round(size / MIB)
+
+
+def gib(size: float) -> float:
+    """Bytes → GiB, as vLLM logs it: two digits."""
+    return round(size / GIB, 2)
