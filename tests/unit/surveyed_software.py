@@ -104,6 +104,7 @@ def clean_host() -> dict[str, Any]:
             "installed": {},
             "unfinished": [],
             "wanted": {"driver": ["nvidia-open"], "toolkit": ["nvidia-container-toolkit"], "docker": ["docker-ce"]},
+            "candidates": {"nvidia-open": "595.91.07-1"},
             "interrupted": False,
             "snap_docker": False,
             "driver_from_run_file": None,

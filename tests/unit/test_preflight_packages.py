@@ -95,6 +95,35 @@ def test_open_modules(name: str) -> None:
     assert statuses("proprietary_driver", with_packages(name)) == ["green"]
 
 
+FLOOR = {"driver_packages_signed": True, "driver_minimum": "580.159.03", "driver_advisory": "bulletin 5861"}
+
+
+@pytest.mark.parametrize(
+    ("offered", "installed", "wanted", "expected"),
+    [
+        ("580.178.04-0ubuntu0.24.04.1", None, FLOOR, ["green"]),
+        ("580.95.05-0ubuntu0.24.04.1", None, FLOOR, ["red"]),
+        ("580.95.05-0ubuntu0.24.04.1", "580.95.05-0ubuntu0.24.04.1", FLOOR, ["red"]),
+        # Newer than the archive: nothing has to be installed.
+        ("580.95.05-0ubuntu0.24.04.1", "580.178.04-0ubuntu1", FLOOR, ["green"]),
+        # The source is not there yet, or it is NVIDIA's, which the role sets up first.
+        (None, None, FLOOR, []),
+        ("580.95.05-1", None, {**FLOOR, "driver_packages_signed": False}, []),
+        ("580.95.05-1", None, {}, []),
+    ],
+)
+def test_the_floor_and_what_the_distribution_offers(
+    offered: str | None, installed: str | None, wanted: dict[str, Any], expected: list[str]
+) -> None:
+    name = "nvidia-driver-580-server-open"
+    seen = clean_host()
+    seen["packages"]["candidates"] = {name: offered} if offered else {}
+    seen["packages"]["installed"] = {name: {"version": installed, "held": True}} if installed else {}
+    assert statuses("driver_floor", seen, driver_package=name, **wanted) == expected
+    for finding in judge("driver_floor", seen, driver_package=name, **wanted):
+        assert finding.status == "green" or ("bulletin 5861" in finding.expected and "apt-get update" in finding.fix)
+
+
 @pytest.mark.parametrize(
     ("enabled", "blacklist", "status"),
     [

@@ -58,6 +58,41 @@ def test_what_stands_beside_packages(tmp_path: Path) -> None:
     assert seen["driver_from_run_file"] == "/usr/bin/nvidia-uninstall"
 
 
+POLICY = """\
+nvidia-driver-580-server-open:
+  Installed: (none)
+  Candidate: 580.95.05-0ubuntu0.24.04.1
+  Version table:
+     580.95.05-0ubuntu0.24.04.1 500
+linux-modules-nvidia-580-server-open-generic:
+  Installed: 6.8.0-90.91
+  Candidate: 6.8.0-90.91
+gone:
+  Installed: (none)
+  Candidate: (none)
+"""
+
+
+def test_what_apt_offers_of_the_driver() -> None:
+    asked = []
+
+    def policy(arguments: list[str], timeout: float = 0) -> CommandResult:
+        asked.append(arguments)
+        return CommandResult(0, POLICY, "")
+
+    assert packages.candidates(["nvidia-driver-580-server-open", "gone"], policy) == {
+        "nvidia-driver-580-server-open": "580.95.05-0ubuntu0.24.04.1",
+        "linux-modules-nvidia-580-server-open-generic": "6.8.0-90.91",
+    }
+    assert asked == [["apt-cache", "policy", "nvidia-driver-580-server-open", "gone"]]
+    # Without names apt-cache shows the sources instead.
+    assert packages.candidates([], policy) == {} and len(asked) == 1
+    # Which of the two it will be, the same survey finds out.
+    names = {"driver": ["nvidia-open"], "driver_signed": ["signed"], "docker": ["docker-ce"]}
+    packages.survey(SurveyRequest(package_names=names), "/", policy)
+    assert ["apt-cache", "policy", "nvidia-open", "signed"] in asked
+
+
 def test_a_host_without_dpkg() -> None:
     assert packages.survey(SurveyRequest(), "/", lambda *a, **b: CommandResult(127, "", "")) is None
 

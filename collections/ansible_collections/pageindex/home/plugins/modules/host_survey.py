@@ -45,7 +45,9 @@ options:
     type: dict
     default: {}
   package_names:
-    description: Packages that roles want, by C(driver), C(toolkit) and C(docker).
+    description:
+      - Packages that roles want, by C(driver), C(driver_signed) (in its place under Secure Boot), C(toolkit) and
+        C(docker).
     type: dict
     default: {}
   apt_uris:

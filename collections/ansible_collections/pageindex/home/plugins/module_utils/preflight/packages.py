@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.debian_versions import is_below
 from ansible_collections.pageindex.home.plugins.module_utils.driver_release import proprietary_packages
 from ansible_collections.pageindex.home.plugins.module_utils.preflight.finding import (
     CheckResult,
@@ -79,6 +80,30 @@ def proprietary_driver(seen: Survey, wanted: Wanted) -> CheckResult:
         f"installed: {_few(found)}",
         expected,
         "Nothing: site.yml replaces them with the open modules, which takes a reboot (nvidia_driver_reboot).",
+    )
+
+
+@check("driver_floor", topic="packages")
+def driver_floor(seen: Survey, wanted: Wanted) -> CheckResult:
+    """The archive of the distribution may be behind the security floor. NVIDIA's source is set up by the role first."""
+    packages = seen["packages"]
+    minimum = wanted.get("driver_minimum")
+    name = wanted.get("driver_package")
+    offered = (packages.get("candidates") or {}).get(name)
+    if not wanted.get("driver_packages_signed") or not minimum or not offered:
+        return None
+    installed = (packages["installed"].get(name) or {}).get("version")
+    expected = f"{minimum} or newer"
+    if installed and not is_below(installed, minimum):
+        return green("driver_floor", f"{name} {installed} is installed", expected)
+    if not is_below(offered, minimum):
+        return green("driver_floor", f"apt offers {name} {offered}", expected)
+    return red(
+        "driver_floor",
+        f"apt offers {name} {offered}",
+        f"{expected} ({wanted.get('driver_advisory') or 'the security floor'})",
+        "Run `apt-get update` on the host; when it offers no newer one then, set nvidia_driver_source: nvidia (with "
+        f"Secure Boot that needs an enrolled key), or wait for the distribution, {AGAIN}",
     )
 
 

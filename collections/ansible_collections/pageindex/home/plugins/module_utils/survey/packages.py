@@ -6,7 +6,7 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
@@ -27,6 +27,8 @@ INTERESTING = (
     "unattended-upgrades",
     "ca-certificates",
 )
+# What may be the driver, by the keys of package_names.
+DRIVER_KINDS = ("driver", "driver_signed")
 # dpkg names every other state in `dpkg --audit`, and apt refuses to work until it is mended.
 FINISHED_STATES = {"installed", "config-files", "not-installed"}
 # What one of NVIDIA's .run files leaves, and no package does.
@@ -45,6 +47,9 @@ def survey(request: SurveyRequest, host_root: str = "/", runner: Runner = run_co
     return {
         **found,
         "wanted": {kind: list(names) for kind, names in request.package_names.items()},
+        "candidates": candidates(
+            [name for kind in DRIVER_KINDS for name in request.package_names.get(kind) or ()], runner
+        ),
         "interrupted": any(name.isdigit() for name in entries(host_root, "var/lib/dpkg/updates")),
         "snap_docker": any(glob.glob(os.path.join(host_root, pattern)) for pattern in SNAP_DOCKER),
         "driver_from_run_file": next(
@@ -73,6 +78,15 @@ def packages(listing: str, wanted: set[str]) -> dict[str, Any]:
         ):
             installed[name] = {"version": version, "held": want == "hold"}
     return {"architecture": architecture, "installed": installed, "unfinished": unfinished}
+
+
+def candidates(names: Sequence[str], runner: Runner = run_command) -> dict[str, str]:
+    """The version of each package that apt would install, by its lists as they are; none that is not offered."""
+    if not names:
+        return {}
+    shown = runner(["apt-cache", "policy", *names], timeout=COMMAND_TIMEOUT_SECONDS).stdout
+    found = re.findall(r"^(\S+):\n  Installed: .*\n  Candidate: (\S+)$", shown, re.MULTILINE)
+    return {name: version for name, version in found if version != "(none)"}
 
 
 def unattended_upgrades(configuration: str, installed: Mapping[str, Any]) -> dict[str, Any]:

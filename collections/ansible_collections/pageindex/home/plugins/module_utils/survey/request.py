@@ -29,7 +29,8 @@ class SurveyRequest:
     sources: Sequence[Mapping[str, Any]] = ()
     # http, https and no_proxy; empty texts for a direct connection.
     proxies: Mapping[str, str] = field(default_factory=dict)
-    # driver, toolkit, docker → package names that the roles want.
+    # driver, toolkit, docker → package names that the roles want; driver_signed: those that are wanted in place of
+    # driver where the survey finds Secure Boot on.
     package_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # {name, uris, file} of the apt sources that the roles define themselves.
     apt_uris: Sequence[Mapping[str, Any]] = ()
