@@ -203,6 +203,12 @@ def test_each_release_gets_its_driver(release: str, pin: str, driver: list[str])
     assert ["linux-headers-amd64"] in headers or ["linux-headers-generic"] in headers
 
 
+@pytest.mark.parametrize(("release", "signed"), [("noble", "nvidia-driver-580-server-open"), ("trixie", None)])
+def test_preflight_asks_apt_about_the_signed_driver_too(release: str, signed: str | None) -> None:
+    [survey] = rendered("home", release).arguments("host_survey")
+    assert next(iter(survey["package_names"]["driver_signed"]), None) == signed
+
+
 def test_signed_modules_come_from_the_distribution_alone() -> None:
     case = rendered("home", "signed_modules")
     call = driver_call("signed_modules")
