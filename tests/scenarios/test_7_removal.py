@@ -24,7 +24,7 @@ apt-mark showhold
 ls -d /opt/pageindex-home /var/lib/pageindex-home /run/pageindex-home/jobs/* /var/run/cdi/nvidia.yaml \
     /etc/docker /etc/pageindex-home 2> /dev/null
 find /etc/systemd/system /etc/apt /etc/modprobe.d /var/lib/apt/lists -type f \
-    \\( -name '*pageindex-home*' -o -name 'apt.staging.test*' -o -name '*nvidia-driver-pinning*' \\)
+    \\( -name '*pageindex-home*' -o -name 'apt.staging.test_[dt][ro]*' -o -name '*nvidia-driver-pinning*' \\)
 systemctl list-units --all --plain --no-legend 'pageindex-home*' 'nvidia-*' | cut -d' ' -f1
 systemctl list-unit-files --no-legend 'pageindex-home*' 'nvidia-*' 'docker*' | cut -d' ' -f1
 getent passwd | grep -i pageindex
