@@ -27,7 +27,7 @@ def undisturbed(staging_host: StagingHost) -> tuple[dict, int]:
 
 @pytest.mark.parametrize(
     "boundaries",
-    [pytest.param(SAMPLE, id="sample"), pytest.param(None, id="all", marks=pytest.mark.long)],
+    [pytest.param(SAMPLE, id="sample", marks=pytest.mark.long), pytest.param(None, id="all", marks=pytest.mark.long)],
 )
 def test_killed_between_tasks(
     staging_host: StagingHost, undisturbed: tuple[dict, int], boundaries: int | None
