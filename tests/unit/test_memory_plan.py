@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import Card, find_card
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.engine_log import Observation, observe
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.kv_cache import kv_cache
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model import (
     ModelShape,
@@ -20,10 +21,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model i
     weight_bytes_of_directory,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.observation import (
-    Observation,
     difference,
     learned,
-    observe,
     same_server,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import decide, plan

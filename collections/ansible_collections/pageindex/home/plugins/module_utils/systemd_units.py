@@ -219,9 +219,7 @@ class Systemd:
                 f"look at `systemctl status {unit}` and `journalctl -u {unit}` on the host"
             )
 
-    def _act(
-        self, verb: str, unit: str, result: UnitResult, before: Callable[[str], None] | None = None
-    ) -> None:
+    def _act(self, verb: str, unit: str, result: UnitResult, before: Callable[[str], None] | None = None) -> None:
         result.actions.append(f"{verb} {unit}")
         if before is not None:
             before(verb)

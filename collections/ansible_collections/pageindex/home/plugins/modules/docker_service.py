@@ -114,9 +114,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
         return
     actions = [*result.actions, *(f"start container {name}" for name in started)]
-    module.exit_json(
-        changed=bool(actions), actions=actions, restarted=result.restarted, containers_started=started
-    )
+    module.exit_json(changed=bool(actions), actions=actions, restarted=result.restarted, containers_started=started)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from typing import Any
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import Card, find_card
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cases import Facts
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.engine_log import Observation
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model import (
     ModelShape,
     known_shape,
     shape_from_config,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.observation import (
-    Observation,
     learned,
     same_server,
 )

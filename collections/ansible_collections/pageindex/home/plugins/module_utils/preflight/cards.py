@@ -63,7 +63,7 @@ def known_card(pci_gpu: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def version(text: Any) -> tuple[int, ...]:
-    """"12.0" as something that can be compared. Raises ValueError for what is no version."""
+    """ "12.0" as something that can be compared. Raises ValueError for what is no version."""
     return tuple(int(part) for part in str(text).split("."))
 
 

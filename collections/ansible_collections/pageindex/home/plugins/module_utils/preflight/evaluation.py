@@ -100,9 +100,7 @@ def report(findings_by_host: Mapping[str, Sequence[Mapping[str, Any]]], missing:
 
     missing: hosts that could not be reached, which is a failure as well.
     """
-    flat = [
-        {"host": host, **finding} for host in sorted(findings_by_host) for finding in findings_by_host[host]
-    ]
+    flat = [{"host": host, **finding} for host in sorted(findings_by_host) for finding in findings_by_host[host]]
     for host in missing:
         fix = f"Try `ansible {host} -m ansible.builtin.ping`."
         problem = red("connection", "no answer", "a host that Ansible can log in to", fix)
