@@ -52,7 +52,8 @@ def test_journal_has_the_services_output(host: Any) -> None:
 
 
 def test_what_runs_is_recorded(host: Any, containers: Containers, settings: dict[str, Any]) -> None:
-    record = json.loads(host.file(f"{settings['directories']['state']}/vllm.json").content_string)
+    state = json.loads(host.file(f"{settings['directories']['state']}/llm/state.json").content_string)
+    record = state["current"]["record"]
     assert record["repository"] == settings["llm"]["model"]["repository"]
     assert record["image_id"] == containers["vllm"]["Image"]
     assert record["config_hash"] == containers["vllm"]["Config"]["Labels"]["pageindex-home.config-hash"]

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_health import Server, check_api, check_report
+from tests.unit.openai_server import openai_server
 
 
 @pytest.fixture
 def served() -> Iterator[tuple[dict[str, Any], Server]]:
     """A well-behaved server, and the faults it is to have."""
     faults: dict[str, Any] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Be quiet."""
-
-        def reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            self.reply(200, json.dumps({"data": [{"id": faults.get("id", "pageindex-llm")}]}).encode())
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if body["model"] != "pageindex-llm" and not faults.get("any_model"):
-                return self.reply(404, b'{"error": "no such model"}')
-            if body.get("stream"):
-                end = b"" if faults.get("no_end") else b"data: [DONE]\n\n"
-                return self.reply(200, b'data: {"choices": [{}]}\n\n' * 3 + end)
-            text = faults.get("text", "pong")
-            if "response_format" in body:
-                text = faults.get("json", '{"answer": "x", "certain": true}')
-            answer = {"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 2}}
-            return self.reply(faults.get("status", 200), json.dumps(answer).encode())
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield faults, Server(f"http://127.0.0.1:{server.server_port}", 5)
-    server.shutdown()
-    server.server_close()
+    with openai_server(faults) as url:
+        yield faults, Server(url, 5)
 
 
 def failed(server: Server) -> list[str]:
@@ -64,6 +32,9 @@ def test_a_good_server_passes(served: tuple[dict[str, Any], Server]) -> None:
     [
         ("id", "another", "model listed"),
         ("text", "  ", "chat"),
+        ("text", "!!!!!!!!!!!!!!!!!!!!!!!!", "chat"),
+        ("text", "the the the the the the the the the", "chat"),
+        ("text", "....... ---- ::::", "chat"),
         ("status", 500, "chat"),
         ("no_end", True, "streaming"),
         ("json", "not json", "JSON schema"),

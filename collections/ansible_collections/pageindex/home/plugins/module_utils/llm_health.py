@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any, Callable
 
+CHAT_TOKENS = 24
 QUESTION = [{"role": "user", "content": "ping"}]
 # A model that thinks spends its first tokens on that; proof needs none of it.
 NO_THINKING = {"enable_thinking": False}
@@ -100,13 +101,36 @@ def check_listed(server: Server, model: str) -> str:
 def check_chat(server: Server, model: str) -> str:
     """A chat gets words back, and token counts."""
     started = time.monotonic()
-    answer = server.json("/v1/chat/completions", _chat(model))
+    answer = server.json("/v1/chat/completions", _chat(model, max_tokens=CHAT_TOKENS))
     message = answer["choices"][0]["message"]
     text = message.get("content") or message.get("reasoning") or message.get("reasoning_content") or ""
     if not text.strip():
         raise HealthError(f"expected words, got an empty answer: {json.dumps(answer)[:300]}")
+    if is_garbage(text):
+        raise HealthError(f"expected words, got {text[:60]!r}: broken weights, or a number format that the card lacks")
     tokens = answer["usage"]["completion_tokens"]
     return f"{tokens} tokens in {time.monotonic() - started:.2f} s: {text.strip()[:60]!r}"
+
+
+def is_garbage(text: str) -> bool:
+    """Whether an answer is what broken weights say: one thing over and over, or no letters at all.
+
+    Logits that are all equal or not a number give one token for ever, "!" with Qwen's tokenizers
+    (vllm-project/vllm#14126, QwenLM/Qwen3#496).
+
+    >>> is_garbage("!!!!!!!!!!!!"), is_garbage("the the the the the the the the"), is_garbage("Hello! How are you?")
+    (True, True, False)
+    """
+    bare = "".join(text.split())
+    words = text.split()
+    if len(bare) < 8:
+        return "\ufffd" in bare
+    return (
+        len(set(bare)) <= 2
+        or (len(words) >= 8 and len(set(words)) == 1)
+        or not any(letter.isalnum() for letter in bare)
+        or bare.count("\ufffd") > len(bare) / 4
+    )
 
 
 def check_streaming(server: Server, model: str) -> str:
@@ -158,17 +182,19 @@ API_CHECKS: list[tuple[str, Callable[[Server, str], str]]] = [
 ]
 
 
+def run_check(name: str, question: Callable[[Server, str], str], server: Server, model: str) -> Check:
+    """Ask one question; whatever is wrong with the answer is in the check."""
+    try:
+        return Check(name, True, question(server, model))
+    except HealthError as error:
+        return Check(name, False, str(error))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return Check(name, False, f"an answer of another form: {type(error).__name__}: {error}")
+
+
 def check_api(server: Server, model: str) -> list[Check]:
     """All questions, each asked even where another failed."""
-    checks = []
-    for name, question in API_CHECKS:
-        try:
-            checks.append(Check(name, True, question(server, model)))
-        except HealthError as error:
-            checks.append(Check(name, False, str(error)))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            checks.append(Check(name, False, f"an answer of another form: {type(error).__name__}: {error}"))
-    return checks
+    return [run_check(name, question, server, model) for name, question in API_CHECKS]
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 HASH_LABEL = "pageindex-home.config-hash"
 LOG_LINES = 2000
 TAIL_LINES = 30
+LINE_CHARACTERS = 300
 UNIT_PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -269,7 +270,8 @@ def failure_text(
     if container.status == "exited":
         state += f" with status {container.exit_code}"
     parts.append(f"Found: {unit}. {state}.")
-    tail = [line for line in log if line.strip()][-TAIL_LINES:]
+    # vLLM logs its whole configuration in one line.
+    tail = [line[:LINE_CHARACTERS] for line in log if line.strip()][-TAIL_LINES:]
     if tail:
         parts.append("Last lines of the container:\n" + "\n".join(f"  {line}" for line in tail))
     if journal and not tail:

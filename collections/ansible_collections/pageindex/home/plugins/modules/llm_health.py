@@ -40,7 +40,8 @@ options:
     type: str
     default: "0"
   expected_gpus_from:
-    description: Record of the deployment on the host (JSON); its C(gpus) should be visible in the container.
+    description: Folder of the state of llm_deployment; the cards of what is deployed should be visible in the
+      container.
     type: path
 attributes:
   check_mode:
@@ -84,6 +85,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
     check_api,
     check_report,
 )
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 
 REPORT = "/opt/pageindex-home/container_report.py"
@@ -129,15 +131,17 @@ def read_report(container: str) -> dict[str, Any]:
     return report
 
 
-def deployed_gpus(record: str | None) -> int | None:
-    """How many cards the deployment's record names. Raises HealthError when it cannot be read."""
-    if not record:
+def deployed_gpus(directory: str | None) -> int | None:
+    """How many cards were given to what is deployed. Raises HealthError when nothing is."""
+    if not directory:
         return None
     try:
-        with open(record, encoding="utf-8") as handle:
-            return len(json.load(handle)["gpus"])
-    except (OSError, ValueError, KeyError) as error:
-        raise HealthError(f"the record {record} cannot be read ({error}); run the role first") from error
+        current = Store(directory).read().current
+    except StoreError as error:
+        raise HealthError(str(error)) from error
+    if current is None:
+        raise HealthError(f"{directory}/state.json says that nothing is deployed; run `site.yml --tags vllm`")
+    return len(current["record"]["gpus"])
 
 
 def main() -> None:

@@ -1,0 +1,162 @@
+"""The server that a switch stops and starts: its unit, its folder, its container."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.pageindex.home.plugins.module_utils import service_state
+from ansible_collections.pageindex.home.plugins.module_utils.files import write_atomically
+from ansible_collections.pageindex.home.plugins.module_utils.service_state import ServiceError
+
+STOP_SECONDS = 120
+POLL_SECONDS = 0.5
+
+
+class Engine:
+    """One service under pageindex-home@NAME, whose container has the service's name."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.name: str = settings["service"]
+        self.directory: str = settings["service_directory"]
+        self._timeout = float(settings["start_timeout"])
+        self._phases: Sequence[dict[str, str]] = settings.get("phases") or []
+        self._errors: Sequence[dict[str, str]] = settings.get("errors") or []
+        self.started_at = 0.0
+
+    def runs(self, config_hash: str) -> bool:
+        """Whether it serves, from the files of this hash."""
+        return service_state.is_up(
+            service_state.read_unit(self.name), service_state.read_container(self.name), config_hash
+        )
+
+    def enabled(self) -> bool:
+        """Whether it is started at boot."""
+        return service_state.read_unit(self.name).enabled
+
+    def enable(self) -> None:
+        """Have it started at boot. Raises ServiceError."""
+        service_state.enable(service_state.read_unit(self.name))
+
+    def files(self) -> dict[str, str]:
+        """The files in its folder by name."""
+        if not os.path.isdir(self.directory):
+            return {}
+        found = {}
+        for name in sorted(os.listdir(self.directory)):
+            path = os.path.join(self.directory, name)
+            if os.path.isfile(path):
+                with open(path, encoding="utf-8", errors="replace") as handle:
+                    found[name] = handle.read()
+        return found
+
+    def place(self, files: Mapping[str, str]) -> None:
+        """Put a deployment's files into the folder. Raises OSError."""
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(os.path.join(self.directory, name), content.encode(), 0o644, os.geteuid(), os.getegid())
+
+    def stop(self) -> None:
+        """Stop the unit and with it the container. Raises ServiceError."""
+        unit = service_state.read_unit(self.name)
+        if not unit.known:
+            return
+        try:
+            done = subprocess.run(
+                ["systemctl", "stop", unit.name], capture_output=True, text=True, check=False, timeout=STOP_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServiceError(f"{unit.name} did not stop within {STOP_SECONDS} s") from error
+        if done.returncode != 0:
+            raise ServiceError(f"`systemctl stop {unit.name}` failed: {done.stderr.strip()}")
+
+    def start(self, config_hash: str, tell: Callable[[str], None]) -> float:
+        """Start from the files in the folder and wait until it is healthy; returns the seconds it took.
+
+        `tell` gets the phase that the log shows. Raises ServiceError with the engine's own decisive lines.
+        """
+        unit = service_state.read_unit(self.name)
+        if not unit.known:
+            raise ServiceError(
+                f"{unit.name} cannot be started: its template pageindex-home@.service is "
+                f"{unit.properties.get('LoadState') or 'unknown to systemd'}. Run the docker_engine role first."
+            )
+        if not unit.enabled:
+            service_state.enable(unit)
+        self.started_at = time.time()
+        service_state.restart(unit)
+        while True:
+            seen = service_state.look(
+                self.name,
+                self.name,
+                config_hash,
+                self.started_at,
+                0,
+                self.started_at + self._timeout,
+                1,
+                self._phases,
+                self._errors,
+            )
+            if seen["state"] == "done":
+                return round(time.time() - self.started_at, 1)
+            tell(str(seen["progress"]["phase"]))
+            time.sleep(POLL_SECONDS)
+
+    def log(self) -> list[str]:
+        """What the container has written since its start."""
+        return [line.text for line in service_state.read_log(self.name, self.started_at)]
+
+    def address(self, port: int) -> str:
+        """URL at which the host reaches the container. Raises ServiceError."""
+        inspected = json.loads(_docker("container", "inspect", self.name) or "[]")
+        for network in inspected[0]["NetworkSettings"]["Networks"].values() if inspected else []:
+            if network.get("IPAddress"):
+                return f"http://{network['IPAddress']}:{port}"
+        raise ServiceError(f"the container {self.name} has no address on any network")
+
+    def stays_up(self, seconds: float, config_hash: str) -> str:
+        """Watch it for some seconds: "" when it is still the same start, else what happened."""
+        before = service_state.read_container(self.name)
+        deadline = time.monotonic() + seconds
+        while True:
+            unit, container = service_state.read_unit(self.name), service_state.read_container(self.name)
+            same = (container.identifier, container.started_at) == (before.identifier, before.started_at)
+            if not same or not service_state.is_up(unit, container, config_hash):
+                tail = "\n".join(f"  {line}" for line in self.log()[-service_state.TAIL_LINES :])
+                return f"it ended after it had been ready: {unit}, container {container.status}.\nLast lines:\n{tail}"
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(POLL_SECONDS)
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def prove(proof: Mapping[str, Any]) -> tuple[bool, str]:
+    """Run a command in another service's container: (whether it proved what it is to prove, its last line).
+
+    `proof` is {"name", "container", "command", "timeout"?}. A container that does not run proves nothing, and is no
+    fault of the model: (True, "… not asked").
+    """
+    container = proof["container"]
+    if service_state.read_container(container).status != "running":
+        return True, f"{container} does not run; not asked"
+    try:
+        done = subprocess.run(
+            ["docker", "exec", container, *proof["command"]],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=float(proof.get("timeout") or 180),
+        )
+    except subprocess.TimeoutExpired as error:
+        return False, f"no end after {error.timeout:.0f} s"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return done.returncode == 0, lines[-1].strip() if lines else f"status {done.returncode}"

@@ -1,0 +1,87 @@
+"""The gateway in front of the server: stop new requests, count the running ones, let the waiting ones go.
+
+By HAProxy's runtime API (docs.haproxy.org/3.0/management.html, 9.3), which listens on loopback in its container. A
+request that finds the server drained waits in the gateway (docs/gateway.md), so closing loses nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_ASK = 'exec 3<>/dev/tcp/127.0.0.1/"$1" && printf "%s\\n" "$2" >&3 && cat <&3'
+SECONDS = 15
+
+
+def _docker(*arguments: str) -> str | None:
+    """Output of a docker command; None when it failed."""
+    try:
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+class Front:
+    """One server of a backend of the gateway. Without settings, or without a running gateway, there is no front."""
+
+    def __init__(self, settings: Mapping[str, Any] | None, docker: Callable[..., str | None] = _docker) -> None:
+        self._settings = dict(settings or {})
+        self._docker = docker
+
+    def _ask(self, command: str) -> str | None:
+        if not self._settings:
+            return None
+        container, port = self._settings["container"], str(self._settings["admin_port"])
+        return self._docker("exec", container, "bash", "-c", _ASK, "ask", port, command)
+
+    def _set(self, state: str) -> None:
+        if self._settings:
+            self._ask(f"set server {self._settings['backend']}/{self._settings['server']} state {state}")
+
+    def close(self) -> None:
+        """New requests wait; running ones go on."""
+        self._set("drain")
+
+    def open(self) -> None:
+        """Requests go to the server as soon as the gateway finds it healthy."""
+        self._set("ready")
+
+    def look(self) -> dict[str, str] | None:
+        """HAProxy's own row about the server (columns of `show stat`), or None where there is no front."""
+        text = self._ask("show stat")
+        if not text:
+            return None
+        for row in csv.DictReader(io.StringIO(text.lstrip("# "))):
+            if row.get("pxname") == self._settings["backend"] and row.get("svname") == self._settings["server"]:
+                return dict(row)
+        return None
+
+    def running(self) -> int:
+        """Requests that the server is working on (0 where there is no front)."""
+        row = self.look()
+        return int(row["scur"] or 0) if row else 0
+
+    def drain(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
+        """Close, and wait until no request runs, at most `seconds`. Returns how many still run."""
+        self.close()
+        deadline = clock() + seconds
+        left = self.running()
+        while left and clock() < deadline:
+            time.sleep(0.2)
+            left = self.running()
+        return left
+
+    def wait_open(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Open, and wait until the gateway sends requests to the server; True also where there is no front."""
+        self.open()
+        deadline = clock() + seconds
+        row = self.look()
+        while row and not row["status"].startswith("UP") and clock() < deadline:
+            time.sleep(0.2)
+            row = self.look()
+        return row is None or row["status"].startswith("UP")

@@ -1,0 +1,184 @@
+"""The transaction of a model switch: kept when everything is green, undone when anything is red or killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import program
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import busy, summary
+from tests.unit.switch_host import NEW, OLD, SPEED, Killed, PretendedHost, files
+
+
+def test_a_good_switch_is_kept_and_the_one_before_stays_as_the_way_back(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    host.switch().perform()
+    state = host.store.read()
+    assert host.serves == NEW
+    assert state.current and state.current["id"] == NEW
+    assert state.previous and state.previous["id"] == OLD
+    assert state.switch is None
+    assert state.last and state.last["ok"]
+    assert host.store.files(OLD) == files(OLD)
+
+
+def test_order_of_events(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    host.switch().perform()
+    doing = [step for step in host.steps if not step.startswith("write")]
+    assert doing == ["close", "stop", "place compose.yml", "place unit.env", "start", "open"]
+
+
+def test_what_the_start_told_is_kept_for_the_next_plan(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    host.switch().perform()
+    (entry,) = host.store.observed()
+    assert entry["server"] == {"model": "new", "card": "x"}
+    assert entry["observation"]["kv_pool_gib"] == 3.0
+    assert entry["predicted"] == {"kv_pool_mib": 5}
+    assert entry["speed"] == SPEED
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase", "said"),
+    [
+        ({"refuses": {NEW: "CUDA out of memory"}}, "starting", "CUDA out of memory"),
+        ({"golden_red": "expected words, got '!!!!'"}, "checking", "!!!!"),
+        ({"proof_red": "no citation"}, "proving", "no citation"),
+        ({"dies": "it ended after it had been ready"}, "settling", "it ended"),
+    ],
+)
+def test_anything_red_brings_the_one_before_back(tmp_path: Path, fault: dict, phase: str, said: str) -> None:
+    host = PretendedHost(tmp_path)
+    vars(host).update(fault)
+    host.switch().perform()
+    state = host.store.read()
+    assert host.serves == OLD
+    assert host.folder == files(OLD)
+    assert state.current and state.current["id"] == OLD
+    assert state.switch is None
+    assert state.last is not None
+    assert (state.last["ok"], state.last["failed_in"], state.last["serves"]) == (False, phase, "old")
+    assert said in state.last["reason"]
+    assert host.store.files(NEW) == {}, "the files of what is not kept are deleted"
+    assert host.store.observed() == []
+
+
+def test_both_red_is_said_and_requests_are_let_through(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    host.refuses = {NEW: "no memory", OLD: "the card is gone"}
+    host.switch().perform()
+    last = host.store.read().last
+    assert last is not None
+    assert (last["serves"], last["trouble"]) == (None, "the card is gone")
+    assert not host.closed
+
+
+def test_first_deployment_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path, first=True)
+    host.refuses = {NEW: "no memory"}
+    host.switch().perform()
+    state = host.store.read()
+    assert state.current is None
+    assert state.switch is None
+    assert state.last and state.last["reason"] == "no memory"
+    assert not host.closed
+
+
+def _steps_of_a_switch(tmp_path: Path, **fault: object) -> int:
+    host = PretendedHost(tmp_path / "count")
+    vars(host).update(fault)
+    host.switch().perform()
+    return len(host.steps)
+
+
+@pytest.mark.parametrize("fault", [{}, {"golden_red": "garbage"}], ids=["good", "red"])
+def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, fault: dict) -> None:
+    """Also killed a second time, at every step of the undoing."""
+    for kill_at in range(_steps_of_a_switch(tmp_path, **fault)):
+        for second in (None, 0, 2, 4, 6):
+            host = PretendedHost(tmp_path / f"{kill_at}-{second}")
+            vars(host).update(fault)
+            host.kill_at = kill_at
+            with pytest.raises(Killed):
+                host.switch().perform()
+            if second is not None:
+                host.kill_at = len(host.steps) + second
+            for _ in range(3):
+                if host.store.read().switch is None:
+                    break
+                try:
+                    _started_again(host)
+                except Killed:
+                    continue
+            state = host.store.read()
+            assert state.switch is None
+            assert state.current is not None
+            assert host.serves == state.current["id"], f"killed before step {kill_at}, then {second}: {host.steps}"
+            assert host.folder == files(state.current["id"])
+
+
+def _started_again(host: PretendedHost) -> None:
+    """What program.run does with a switch that it finds."""
+    switch = host.switch()
+    if switch.order["phase"] == "requested":
+        switch.perform()
+    else:
+        switch.undo("killed")
+
+
+@pytest.mark.parametrize("kill_at", range(12))
+def test_at_boot_the_files_of_the_one_before_are_back_before_anything_starts(tmp_path: Path, kill_at: int) -> None:
+    host = PretendedHost(tmp_path)
+    host.kill_at = kill_at
+    with pytest.raises(Killed):
+        host.switch().perform()
+    host.running, host.closed, host.steps = None, False, []
+    if host.store.read().switch is not None:
+        host.switch().put_back_files("the host restarted")
+    assert "start" not in host.steps
+    state = host.store.read()
+    assert state.switch is None
+    assert state.current is not None
+    assert host.folder == files(state.current["id"])
+
+
+def test_the_program_undoes_what_another_boot_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = PretendedHost(tmp_path)
+    monkeypatch.setattr(program, "Store", lambda _: host.store)
+    monkeypatch.setattr(program, "Switch", lambda _: host.switch())
+    monkeypatch.setattr(program, "boot_id", lambda: "another")
+    assert program.run("unused") == 0
+    last = host.store.read().last
+    assert last is not None
+    assert not last["ok"]
+    assert "restarted" in last["reason"]
+    assert host.serves == OLD
+    assert "stop" not in host.steps, "the old one serves: nothing is stopped"
+
+
+def test_the_program_has_nothing_to_do_without_a_switch(tmp_path: Path) -> None:
+    assert program.run(str(tmp_path / "nothing")) == 0
+
+
+def test_one_program_at_a_time(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    with host.store.locked("program", wait=False) as free:
+        assert free
+        assert program.run(str(tmp_path / "llm")) == 1
+
+
+def test_summary_and_refusal_are_sentences(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path)
+    state = host.store.read()
+    (sentence,) = busy({"switch": state.switch, "downloads": []}, "third", "org/third")
+    assert "a switch to new is under way" in sentence
+    assert busy({"switch": state.switch, "downloads": []}, "new", "org/new") == []
+    fetched = [{"unit": "u.service", "repository": "org/other"}]
+    (sentence,) = busy({"switch": None, "downloads": fetched}, "new", "org/new")
+    assert "org/other" in sentence and "systemctl stop u.service" in sentence
+    host.switch().perform()
+    last = host.store.read().last
+    assert last is not None
+    assert summary(last)[-1] == "new serves"
