@@ -65,7 +65,7 @@ BEFORE = {"first_token_seconds": 0.2, "tokens_per_second": 40.0}
     ],
 )
 def test_half_of_the_last_speed_is_enough(found: tuple[float, float], wrong: str) -> None:
-    figures = dict(zip(("first_token_seconds", "tokens_per_second"), found))
+    figures = dict(zip(("first_token_seconds", "tokens_per_second"), found, strict=True))
     said = judge_speed(figures, BEFORE, 0.5)
     assert (wrong in said) if wrong else said == ""
 

@@ -69,6 +69,13 @@ def test_a_switch_where_another_start_is_needed(store: Store, engine: Engine, wi
     assert needed(store, engine, wish) == request.SWITCH
 
 
+def test_what_runs_as_wished_is_taken_over_without_a_start(tmp_path: Path) -> None:
+    store, engine = Store(str(tmp_path)), Engine(OLD, files(OLD))
+    assert needed(store, engine, SAME) == request.IN_PLACE
+    request.change_in_place(store, store.read(), engine, SAME)  # type: ignore[arg-type]
+    assert needed(store, engine, SAME) == request.NOTHING
+
+
 def test_a_switch_where_nothing_was_ever_deployed(tmp_path: Path) -> None:
     assert needed(Store(str(tmp_path)), Engine(None, {}), SAME) == request.SWITCH
 

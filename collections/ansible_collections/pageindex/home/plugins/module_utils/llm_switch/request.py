@@ -67,12 +67,13 @@ def units_ready(check: bool) -> bool:
 def needed(store: Store, state: State, engine: Engine, wish: Wish) -> str:
     """What is to be done for a wish: NOTHING, IN_PLACE or SWITCH."""
     current = state.current
-    if current is None or current["id"] != wish.identifier or not engine.runs(wish.identifier):
+    # What runs from these very files, but is not in the state, is taken over as it is.
+    if not engine.runs(wish.identifier) or (current is not None and current["id"] != wish.identifier):
         return SWITCH
     live = engine.files()
     placed = all(live.get(name) == content for name, content in wish.files.items())
     kept = store.files(wish.identifier) == wish.files
-    same = placed and kept and current["record"] == wish.record
+    same = placed and kept and current is not None and current["record"] == wish.record
     return NOTHING if same and engine.enabled() else IN_PLACE
 
 
@@ -93,11 +94,11 @@ def differences(engine: Engine, wish: Wish) -> list[dict[str, str]]:
 
 def change_in_place(store: Store, state: State, engine: Engine, wish: Wish) -> None:
     """Write files and record of what runs already; the engine is not disturbed. Raises OSError."""
-    assert state.current is not None
     store.keep_files(wish.identifier, wish.files)
     engine.place(wish.files)
     engine.enable()
-    state.current["record"] = wish.record
+    before = state.current or {"id": wish.identifier, "prediction": wish.prediction, "since": round(time.time())}
+    state.current = {**before, "record": wish.record}
     store.write(state)
 
 
