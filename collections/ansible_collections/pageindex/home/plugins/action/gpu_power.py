@@ -1,36 +1,11 @@
-"""Sends the Python module of nvidia-ml-py along with gpu_power, so that hosts need no package."""
+"""Action of pageindex.home.gpu_power."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-
-from ansible_collections.pageindex.home.plugins.module_utils.controller_sources import (
-    SourceError,
-    python_source,
-)
-from ansible_collections.pageindex.home.plugins.module_utils.gpu_information import pack_source
+from ansible_collections.pageindex.home.plugins.plugin_utils.nvml_module import NvmlAction
 
 
-class ActionModule(ActionBase):
-    """Controller side of gpu_power."""
+class ActionModule(NvmlAction):
+    """Runs the module with the controller's pynvml."""
 
-    _requires_connection = True
-
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module on the host with the controller's pynvml."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        try:
-            packed = pack_source(python_source("pynvml"))
-        except SourceError as error:
-            raise AnsibleActionFail(str(error)) from error
-        result.update(
-            self._execute_module(
-                module_name="pageindex.home.gpu_power",
-                module_args={**self._task.args, "pynvml_source": packed},
-                task_vars=task_vars,
-            )
-        )
-        return result
+    module = "pageindex.home.gpu_power"
