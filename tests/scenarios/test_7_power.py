@@ -32,9 +32,17 @@ def power(variables: dict, *playbook: str) -> tuple[str, ...]:
     ("wanted", "says"),
     [
         pytest.param(700, ["700 W on GPU 0", "400 W to 600 W", "GPU 1"], id="above-the-range"),
-        pytest.param({"1": 399}, ["399 W on GPU 1", "400 W to 600 W"], id="below-the-range"),
-        pytest.param({"7": 450}, ["the card 7", "GPU-50900000-0000-4000-8000-000000000001"], id="unknown-card"),
-        pytest.param({"0": 450, "0000:01:00.0": 500}, ["GPU 0 2 times"], id="named-twice"),
+        pytest.param(
+            {"1": 399, "7": 450, "0": 450, "0000:01:00.0": 500},
+            [
+                "399 W on GPU 1",
+                "400 W to 600 W",
+                "the card 7",
+                "GPU-50900000-0000-4000-8000-000000000001",
+                "GPU 0 2 times",
+            ],
+            id="below-the-range-and-unknown-and-named-twice",
+        ),
     ],
 )
 def test_refused_with_the_range_of_the_card(finished_host: StagingHost, wanted: object, says: list[str]) -> None:
