@@ -16,7 +16,7 @@ from staging import host, settings
 from tests.scenarios.waiting import wait_for
 
 PROGRAM = settings.REPOSITORY / "benchmarks" / "switch.py"
-_TARGET, _UNIT = "/run/request-load.py", "request-load.service"
+_TARGET, _UNIT = "/var/tmp/request-load.py", "request-load.service"
 LONGEST_SECONDS = 600
 
 
@@ -61,7 +61,7 @@ def under_load() -> Iterator[Load]:
         yield load
     finally:
         # SIGINT: what is under way is finished and counted.
-        host.execute(f"systemctl stop {_UNIT}")
+        host.execute(f"systemctl stop {_UNIT}; rm -f {_TARGET}")
         output, errors = process.communicate(timeout=120)
     found = json.loads(output.splitlines()[-1]) if output.strip() else {}
     assert found, f"the clients left no report: {errors}"
