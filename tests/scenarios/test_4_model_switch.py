@@ -244,6 +244,6 @@ def test_prune_asks_first_and_keeps_the_current_and_the_previous(forgotten_model
 
 def test_check_mode_of_a_switch_touches_nothing(good_switch: GoodSwitch) -> None:
     before, container = state(), container_states()["vllm"][0]
-    run = RunningPlaybook(PLAYBOOK, "-e", f"vllm_model={SECOND}", "--check", "--diff").finish(120)
+    run = run_playbook(PLAYBOOK, "-e", f"vllm_model={other_model()}", "--check", "--diff", timeout=120)
     assert run.returncode == 0 and run.changed, run.explain()
     assert state() == before and container_states()["vllm"][0] == container
