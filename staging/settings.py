@@ -51,3 +51,9 @@ TORCH_INDEX = os.environ.get("PAGEINDEX_HOME_STAGING_TORCH_INDEX", "https://down
 
 SMOLLM2_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TINY_QWEN3_REPOSITORY = "pageindex-home/tiny-qwen3"
+# Staging's own names: the weights of SmolLM2 a second time, a model that talks nonsense, and one that asks for a token.
+SECOND_REPOSITORY = "pageindex-home/smollm2-135m-second"
+GARBAGE_REPOSITORY = "pageindex-home/garbage-model"
+GATED_REPOSITORY = "pageindex-home/gated-model"
+# Opens the gated one; any other token is known and not allowed in.
+GATED_TOKEN = "hf_staging_token_that_opens_the_gated_model"

@@ -11,6 +11,9 @@
 Every hub request is appended to the log as one JSON line. The faults file, read afresh, makes the hub
 misbehave: {"down": true}, {"gated": true}, {"corrupt": true}, {"bytes_per_second": N}, {"cut_after": N}.
 
+HUB_ROOT/gated.json, {"R": "token"}, names repositories whose files need that token, as on the real hub: 401 without
+one, 403 with another; what the repository consists of is told to everybody.
+
 REPOSITORIES names the folder of each package repository below CACHE. REPOSITORY_FAULTS makes them misbehave, by
 the name in the address: {"docker": {"signed_by": "second", "key": "wrong", "down": true}}; signed_by is key, second,
 both or expired, key is key, second, both, wrong or expired. Both files are read afresh at each request.
@@ -186,7 +189,8 @@ class Handler(BaseHTTPRequestHandler):
                 for path, entry in tree(folder).items()
             ]
         else:
-            answer = {"id": name, "modelId": name, "sha": commit, "private": False, "gated": False,
+            gated = "manual" if name in read_json(self.hub_root / "gated.json") else False
+            answer = {"id": name, "modelId": name, "sha": commit, "private": False, "gated": gated,
                       "siblings": [{"rfilename": path} for path in tree(folder)]}
         self.send_bytes(200, json.dumps(answer).encode(), "application/json", {"X-Repo-Commit": commit})
 
@@ -195,6 +199,10 @@ class Handler(BaseHTTPRequestHandler):
         if found is None:
             return
         folder, commit = found
+        token = read_json(self.hub_root / "gated.json").get(name)
+        given = self.headers.get("Authorization")
+        if token and given != f"Bearer {token}":
+            return self.error(403 if given else 401, "GatedRepo", f"Access to model {name} is restricted")
         path = self.inside(folder, file)
         if path is None:
             return self.error(404, "EntryNotFound", f"no such file: {file}")

@@ -8,7 +8,7 @@ import shlex
 from staging import host
 
 # Runs on the host. Left out: what differs between any two machines (keys, identities, caches), documents,
-# and the ids of images, which every build makes anew.
+# the ids of images, which every build makes anew, and when and how quickly a model was switched to.
 _PROGRAM = r"""
 import hashlib, json, os, re, stat, subprocess, sys
 
@@ -21,17 +21,23 @@ LEFT_OUT = re.compile(
     r"(passwd|shadow|group|gshadow|subuid|subgid)-?|apparmor\.d/cache/.*|ssl/certs/.*)$"
 )
 SECRET = re.compile(r"(key|token|secret|password)", re.IGNORECASE)
-ANEW = ("image_id", "base_digest")
+ANEW = ("image_id", "base_digest", "since", "last")
+
+def lasting(value):
+    if isinstance(value, dict):
+        return {key: lasting(part) for key, part in value.items() if key not in ANEW}
+    return value
 
 def content(path):
     if SECRET.search(os.path.basename(path)) and path.startswith("/opt"):
         return "secret"
     if path.endswith("/.manifest.json"):
         return "times of the download"
+    if path.endswith("/llm/observed.json"):
+        return "what starts were measured to take"
     data = open(path, "rb").read()
     if path.startswith("/var/lib/pageindex-home") and path.endswith(".json"):
-        record = json.loads(data)
-        data = json.dumps({key: value for key, value in record.items() if key not in ANEW}, sort_keys=True).encode()
+        data = json.dumps(lasting(json.loads(data)), sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
 
 files = {}

@@ -1,44 +1,15 @@
-"""What a host has to survive: a hung engine, a restarted Docker daemon, a reboot."""
+"""What a host has to survive: a hung engine, a restarted Docker daemon. Reboots: test_4_model_switch, test_7_power."""
 
 from __future__ import annotations
 
-import json
 import time
 
-from staging import host, network, settings
+from staging import host
 from tests.scenarios.acceptance_run import run_acceptance
-from tests.scenarios.ansible_run import ad_hoc, converge
+from tests.scenarios.ansible_run import ad_hoc
 from tests.scenarios.conftest import StagingHost
+from tests.scenarios.services import container_states, everything_serves
 from tests.scenarios.waiting import wait_for
-
-CONTAINERS = ("vllm", "pageindex", "gateway")
-UNITS = tuple(f"pageindex-home@{name}.service" for name in CONTAINERS)
-
-
-def container_states() -> dict[str, tuple[str, str, str]]:
-    """Container name → (id, StartedAt, health); empty while one is missing."""
-    found = host.execute("docker inspect " + " ".join(CONTAINERS))
-    if found.returncode != 0:
-        return {}
-    return {
-        entry["Name"].removeprefix("/"): (
-            entry["Id"],
-            entry["State"]["StartedAt"],
-            entry["State"].get("Health", {}).get("Status", "none"),
-        )
-        for entry in json.loads(found.stdout)
-    }
-
-
-def everything_serves() -> bool:
-    """All units active and all containers healthy."""
-    states = container_states()
-    active = host.execute("systemctl is-active " + " ".join(UNITS)).stdout.split()
-    return (
-        len(states) == len(CONTAINERS)
-        and all(health == "healthy" for _, _, health in states.values())
-        and active == ["active"] * len(UNITS)
-    )
 
 
 def test_hung_engine_is_restarted_by_itself_and_says_so(finished_host: StagingHost) -> None:
@@ -81,20 +52,6 @@ def test_a_container_keeps_its_gpus_over_daemon_reload_and_a_docker_restart(fini
     probe = ad_hoc("pageindex.home.container_gpu_probe", arguments)
     assert probe.returncode == 0, probe.stdout + probe.stderr
     wait_for("units and containers after the restart", everything_serves, 120)
-
-
-def test_everything_comes_back_after_a_reboot(finished_host: StagingHost) -> None:
-    def started_at() -> str:
-        container = network.find(settings.HOST_NAME)
-        assert container is not None
-        return container.attrs["State"]["StartedAt"]
-
-    before = started_at()
-    host.execute("systemctl reboot")
-    wait_for("the host to restart", lambda: started_at() != before, 60)
-    host.wait_until_booted(120)
-    wait_for("everything to serve after the reboot", everything_serves, 240)
-    assert converge("--tags", "verify").changed == []
 
 
 def test_acceptance_suite_passes_after_all_of_it(finished_host: StagingHost) -> None:

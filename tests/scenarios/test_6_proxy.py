@@ -36,6 +36,8 @@ class ProxiedRun:
     process_lists: str
     arguments: list[str]
     gateway_before: str
+    # Runs without the settings, after which the host is as it was.
+    put_back: list[Run]
 
 
 def variables() -> dict[str, object]:
@@ -103,16 +105,18 @@ def proxied(finished_host: StagingHost, tmp_path_factory: pytest.TempPathFactory
     forget_downloads()
     network.cut_direct_access(host.TRIXIE)
     proxy.clear_log()
+    put_back: list[Run] = []
     watcher = ProcessLists()
     watcher.start()
     try:
         run = run_playbook("site.yml", "-vvv", "--diff", *arguments)
-        yield ProxiedRun(run, proxy.log(), watcher.stop(), arguments, gateway)
+        yield ProxiedRun(run, proxy.log(), watcher.stop(), arguments, gateway, put_back)
     finally:
         watcher.stop()
         network.restore_direct_access(host.TRIXIE)
         # The next scenarios find the host as this one did, whatever happened here.
-        converge()
+        if not put_back:
+            converge()
         proxy.remove()
 
 
@@ -213,4 +217,6 @@ def test_without_settings_nothing_of_it_is_left(proxied: ProxiedRun) -> None:
     assert left == ""
     assert host.execute("docker info --format '[{{.HTTPSProxy}}]'").stdout.strip() == "[]"
     assert host.execute(LOOK, check=True).stdout == gateway
-    assert converge().changed == []
+    again = converge()
+    assert again.changed == []
+    proxied.put_back.append(again)

@@ -31,10 +31,11 @@ class Depot:
         self.folder = folder
         self.port, self.tls_port = free_port(), free_port()
 
-    def get(self, path: str) -> requests.Response:
+    def get(self, path: str, token: str = "") -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         with requests.Session() as session:
             session.trust_env = False
-            return session.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+            return session.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=10)
 
     def faults(self, **repositories: dict[str, object]) -> None:
         (self.folder / "repository_faults.json").write_text(json.dumps(repositories))
@@ -108,6 +109,22 @@ def test_a_changed_file_is_not_continued(depot: Depot) -> None:
 
     assert ask({"Range": "bytes=1-"}) == (206, "ey")
     assert ask({"Range": "bytes=1-", "If-Range": "Sat, 21 Nov 2026 10:00:00 GMT"}) == (200, "key")
+
+
+def test_a_gated_repository_needs_its_token(depot: Depot) -> None:
+    for repository in ("us/open", "us/gated"):
+        (depot.folder / "hub" / repository).mkdir(parents=True)
+        (depot.folder / "hub" / repository / "config.json").write_text("{}")
+    (depot.folder / "hub" / "gated.json").write_text('{"us/gated": "hf_right"}')
+    page = "/us/gated/resolve/main/config.json"
+    assert depot.get("/us/open/resolve/main/config.json").text == "{}"
+    assert (depot.get(page).status_code, depot.get(page, "hf_other").status_code) == (401, 403)
+    assert depot.get(page).headers["X-Error-Code"] == "GatedRepo"
+    assert depot.get(page, "hf_right").text == "{}"
+    # As on the real hub, everybody may see what it consists of, and that it is gated.
+    described = {name: depot.get(f"/api/models/us/{name}/revision/main").json()["gated"] for name in ("open", "gated")}
+    assert described == {"open": False, "gated": "manual"}
+    assert depot.get("/api/models/us/gated/tree/main").status_code == 200
 
 
 def test_tls_needs_the_authority(depot: Depot) -> None:
