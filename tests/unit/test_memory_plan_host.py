@@ -147,7 +147,7 @@ def test_an_observation_speaks_only_about_its_own_budget() -> None:
 
 
 def test_every_remedy_says_which_variable_to_set() -> None:
-    stated = {"tensor_parallel_size": 1, "max_model_len": 40960, "max_num_seqs": 64}
+    stated: dict[str, Any] = {"tensor_parallel_size": 1, "max_model_len": 40960, "max_num_seqs": 64}
     found = planned(**stated)
     assert len(found["remedies"]) > 4
     for remedy in found["remedies"]:

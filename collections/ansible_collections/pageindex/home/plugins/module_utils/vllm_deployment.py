@@ -204,14 +204,10 @@ def left_open(
 
 def _flags_of(words: Sequence[str]) -> dict[str, int]:
     """The flags of a command line that have a whole number as their value."""
-    return {
-        flag: int(value) for flag, value in zip(words, words[1:]) if flag.startswith("--") and str(value).isdigit()
-    }
+    return {flag: int(value) for flag, value in zip(words, words[1:]) if flag.startswith("--") and str(value).isdigit()}
 
 
-def memory_verdict(
-    memory: Mapping[str, Any], model: Mapping[str, Any], despite: bool
-) -> tuple[list[str], list[str]]:
+def memory_verdict(memory: Mapping[str, Any], model: Mapping[str, Any], despite: bool) -> tuple[list[str], list[str]]:
     """Problems and notes that follow from the memory plan."""
     verdict = memory["verdict"]
     if verdict == "fits":

@@ -96,9 +96,7 @@ def _planned(
     }
 
 
-def _unplanned(
-    variables: Mapping[str, Any], notes: Sequence[str] = (), problems: Sequence[str] = ()
-) -> dict[str, Any]:
+def _unplanned(variables: Mapping[str, Any], notes: Sequence[str] = (), problems: Sequence[str] = ()) -> dict[str, Any]:
     """A plan that says nothing about memory. What is observed of such a server is filed under its name and version."""
     return {
         "verdict": UNKNOWN,
@@ -137,7 +135,7 @@ def _cards(variables: Mapping[str, Any], gpu_facts: Mapping[str, Any], known: Fa
     Before there is a driver the PCI bus tells which cards they are, and the catalogue how much memory they have.
     """
     if gpu_facts.get("nvml") is None and not gpu_facts.get("gpus"):
-        listed = [
+        listed: list[Mapping[str, Any]] = [
             {"index": index, "name": _name_on_the_bus(card, known)}
             for index, card in enumerate(own_cards(gpu_facts.get("pci_gpus") or []))
         ]

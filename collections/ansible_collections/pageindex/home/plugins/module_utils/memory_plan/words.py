@@ -1,4 +1,4 @@
-"""A plan of a host (host.host_plan) in words: for problems, notes, the preflight's table and the page of a check run."""
+"""A plan of a host (host.host_plan) in words: for problems, notes, the preflight's table, the page of a check run."""
 
 from __future__ import annotations
 
