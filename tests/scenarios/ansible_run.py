@@ -92,7 +92,7 @@ class RunningPlaybook:
             | _NO_SHARED_CONNECTION
             | {
                 "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
-                "ANSIBLE_CALLBACKS_ENABLED": "task_log",
+                "ANSIBLE_CALLBACKS_ENABLED": "task_log,pageindex.home.plan_page",
                 "ANSIBLE_NOCOLOR": "1",
                 "TASK_LOG": str(self.events_log),
                 "TASK_LOG_KILL_AT": str(kill_at),

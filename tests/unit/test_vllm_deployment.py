@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files import catalogue
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.host import host_plan
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_deployment import (
     Deployment,
     nearest_model,
@@ -163,3 +164,113 @@ def test_a_model_has_flags_for_a_range_of_versions(version: str, flags: dict[str
     }
     assert version_flags(model, version) == flags
     assert version_flags({}, version) == {}
+
+
+FULL_CARDS: dict[str, Any] = {
+    "nvml": {},
+    "gpus": [
+        {
+            "index": index,
+            "error": None,
+            "name": "NVIDIA GeForce RTX 5090",
+            "memory_total_mib": 32607,
+            "compute_capability": "12.0",
+        }
+        for index in (0, 1)
+    ],
+}
+
+
+def with_memory_plan(
+    running: dict[str, Any] | None = None, facts: dict[str, Any] | None = None, **changes: Any
+) -> Deployment:
+    variables = {
+        "model": "qwen3-32b-awq",
+        "served_model_name": "pageindex-llm",
+        "version": "0.32.0",
+        "profile": "pageindex",
+        "gpus": "all",
+        **changes,
+    }
+    facts = facts or FULL_CARDS
+    models = {**catalogue("models"), **variables.get("models_extra", {})}
+    profiles = catalogue("vllm/profiles")["profiles"]
+    memory = host_plan(variables, facts)
+    return plan(variables, models, profiles, facts, vocabulary("0.32.0"), memory, running)
+
+
+MINE: dict[str, Any] = {"model": "mine", "models_extra": {"mine": {"repository": "me/mine", "native_context": 8192}}}
+
+
+def test_what_is_open_is_the_memory_plans_choice() -> None:
+    both = with_memory_plan()
+    assert both.tensor_parallel_size == 2
+    assert value_of(both.arguments, "--max-model-len") == "32768"
+    one = with_memory_plan(gpus=[0])
+    assert one.tensor_parallel_size == 1
+    assert 4096 <= int(value_of(one.arguments, "--max-model-len")) < 32768
+    assert (one.problems, one.notes) == ([], [])
+
+
+def test_what_is_stated_is_obeyed_and_commented_on() -> None:
+    stated = with_memory_plan(tensor_parallel_size="1", max_model_len="32768", max_num_seqs="4")
+    assert value_of(stated.arguments, "--tensor-parallel-size") == "1"
+    assert value_of(stated.arguments, "--max-model-len") == "32768"
+    assert value_of(stated.arguments, "--max-num-seqs") == "4"
+    assert stated.problems == []
+    assert "is tight on" in stated.notes[0] and "vllm_max_model_len: " in stated.notes[0]
+
+
+def test_what_does_not_fit_is_refused_with_figures_and_remedies() -> None:
+    [problem] = with_memory_plan(model="qwen3-32b-fp8", tensor_parallel_size=1).problems
+    assert problem.startswith("Qwen/Qwen3-32B-FP8 does not fit NVIDIA GeForce RTX 5090")
+    for said in ("Per GPU in GiB", "weights 3", "vllm_model: qwen3-32b-awq", "vllm_tensor_parallel_size: 2"):
+        assert said in problem
+    assert "vllm_start_despite_memory_plan: true" in problem
+
+
+def test_a_model_that_the_catalogue_advises_against_is_refused_with_its_words() -> None:
+    [problem] = with_memory_plan(model="llama-3.1-405b").problems
+    assert catalogue("models")["llama-3.1-405b"]["refused"].rstrip(".") in problem
+
+
+def test_the_owner_may_start_it_all_the_same() -> None:
+    for value in (True, "true", "True"):
+        started = with_memory_plan(model="qwen3-32b", start_despite_memory_plan=value)
+        assert started.problems == []
+        assert "does not fit" in started.notes[0]
+        assert value_of(started.arguments, "--tensor-parallel-size") == "2"
+
+
+def test_a_model_that_nobody_knows_gets_the_defaults_and_a_note() -> None:
+    found = with_memory_plan(**MINE)
+    assert found.problems == []
+    assert found.notes[0].startswith("mine: no memory plan (")
+    assert (found.tensor_parallel_size, value_of(found.arguments, "--max-model-len")) == (1, "8192")
+
+
+def test_an_unknown_model_keeps_what_it_runs_with() -> None:
+    words = ["--max-model-len", "4096", "--tensor-parallel-size", "2", "--max-num-seqs", "16"]
+    running = {"model": "mine", "gpus": [0, 1], "arguments": words}
+    kept = with_memory_plan(running, **MINE)
+    assert (kept.tensor_parallel_size, value_of(kept.arguments, "--max-model-len")) == (2, "4096")
+    for other in ({**running, "model": "other"}, {**running, "gpus": [0]}):
+        assert with_memory_plan(other, **MINE).tensor_parallel_size == 1
+    stated = with_memory_plan(running, **MINE, max_model_len=2048)
+    assert value_of(stated.arguments, "--max-model-len") == "2048"
+
+
+def test_a_plan_of_a_wrong_wish_says_nothing_twice() -> None:
+    assert len(with_memory_plan(profile="fast").problems) == 1
+    assert len(with_memory_plan(model="nope").problems) == 1
+    broken = {**FULL_CARDS, "gpus": [FULL_CARDS["gpus"][0], {"index": 1, "error": "GPU is lost"}]}
+    [problem] = with_memory_plan(facts=broken, model="llama-3.3-70b-awq").problems
+    assert "GPU 1 does not answer" in problem
+    assert "utilisation is 1.5" in with_memory_plan(gpu_memory_utilization=1.5).problems[0]
+
+
+def test_the_staging_settings_are_fine() -> None:
+    staging = with_memory_plan(
+        **MINE, tensor_parallel_size=1, max_model_len=2048, kv_cache_memory_bytes=268435456, enforce_eager=True
+    )
+    assert staging.problems == []

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.host import host_plan
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import PlanError
 
 DOCUMENTATION = r"""
 name: memory_plan
@@ -17,13 +14,18 @@ options:
   gpu_facts: {description: Answer of module gpu_info., type: dict, required: true}
   config: {description: "The model's config.json, for a model of one's own.", type: dict}
   weight_bytes: {description: Size of its weights., type: int}
-  observed: {description: "What an earlier start of the same server logged (same_server, observation)", type: dict}
+  observed:
+    description: What earlier starts on this host logged, each with the C(server) (same_server) that it was of.
+    type: list
+    elements: dict
 author: PageIndex Home contributors (@pageindex-home)
 """
 
 RETURN = r"""
 _value:
-  description: verdict, reasons, per_gpu_mib, kv_pool_tokens, max_context_tokens, arguments, remedies, …
+  description:
+    - verdict (fits, tight, does_not_fit or unknown), reasons, notes, problems, per_gpu_mib, kv_pool_tokens,
+      max_context_tokens, arguments, remedies, same_server, weight_bytes, learned, …
   type: dict
 """
 
@@ -33,13 +35,10 @@ def memory_plan(
     gpu_facts: dict[str, Any],
     config: dict[str, Any] | None = None,
     weight_bytes: int | None = None,
-    observed: dict[str, Any] | None = None,
+    observed: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Variables and facts → plan. Raises AnsibleFilterError where there is nothing to plan with."""
-    try:
-        return host_plan(variables, gpu_facts, config, weight_bytes, observed)
-    except PlanError as error:
-        raise AnsibleFilterError(str(error)) from error
+    """Variables and facts → plan. Where there is nothing to plan with it says so in it (verdict unknown)."""
+    return host_plan(variables, gpu_facts, config, weight_bytes, observed or [])
 
 
 class FilterModule:

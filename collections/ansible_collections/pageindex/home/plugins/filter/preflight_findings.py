@@ -14,6 +14,7 @@ import ansible_collections.pageindex.home.plugins.module_utils.preflight.firmwar
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.gpus
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.kernel
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.kernel_log
+import ansible_collections.pageindex.home.plugins.module_utils.preflight.memory
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.network
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.packages
 import ansible_collections.pageindex.home.plugins.module_utils.preflight.pci

@@ -16,17 +16,26 @@ short_description: What a vLLM server will be, and everything that is wrong with
 options:
   _input: {description: The vllm role's variables without their prefix., type: dict, required: true}
   gpu_facts: {description: Answer of module gpu_info., type: dict, required: true}
+  memory:
+    description: The plan of filter memory_plan, which chooses what the variables leave open and may refuse the wish.
+    type: dict
+  running: {description: Record of what is deployed., type: dict}
 author: PageIndex Home contributors (@pageindex-home)
 """
 
 RETURN = r"""
 _value:
-  description: model_name, model, gpus, tensor_parallel_size, arguments, environment and problems
+  description: model_name, model, gpus, tensor_parallel_size, arguments, environment, problems and notes
   type: dict
 """
 
 
-def vllm_deployment(variables: dict[str, Any], gpu_facts: dict[str, Any]) -> dict[str, Any]:
+def vllm_deployment(
+    variables: dict[str, Any],
+    gpu_facts: dict[str, Any],
+    memory: dict[str, Any] | None = None,
+    running: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Variables → plan. Problems are listed in it, not raised."""
     try:
         known = vocabulary(str(variables["version"]))
@@ -36,7 +45,7 @@ def vllm_deployment(variables: dict[str, Any], gpu_facts: dict[str, Any]) -> dic
         raise AnsibleFilterError(f"vllm_deployment: {error} is missing") from error
     models = {**catalogue("models"), **(variables.get("models_extra") or {})}
     profiles = catalogue("vllm/profiles")["profiles"]
-    return plan(variables, models, profiles, gpu_facts, known).as_dict()
+    return plan(variables, models, profiles, gpu_facts, known, memory, running).as_dict()
 
 
 class FilterModule:

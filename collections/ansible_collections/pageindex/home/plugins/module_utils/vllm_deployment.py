@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import own_cards
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan import words
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import (
     ArgumentsError,
     Vocabulary,
@@ -32,6 +33,8 @@ COUNTS = (
 )
 # What an entry needs to be of use; everything else has a default that vLLM finds by itself.
 REQUIRED_OF_A_MODEL = ("repository",)
+# Tokens of context where neither the owner nor the memory plan says.
+DEFAULT_CONTEXT = 32768
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Deployment:
     arguments: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what the memory plan thinks of it, where that is worth a word
 
     def as_dict(self) -> dict[str, Any]:
         """For Ansible."""
@@ -160,7 +164,7 @@ def _range(count: int) -> str:
 
 
 def choose_tensor_parallel_size(wanted: int | None, model: Mapping[str, Any], gpus: int) -> tuple[int, list[str]]:
-    """How many cards share the model: as wished, else as the catalogue says, as far as there are cards."""
+    """How many cards share the model: as wished, else as the model's entry says, as far as there are cards."""
     if wanted is None:
         preferred = int(model.get("tensor_parallel_size") or 1)
         return max(1, min(preferred, gpus)), []
@@ -174,6 +178,47 @@ def choose_tensor_parallel_size(wanted: int | None, model: Mapping[str, Any], gp
     if heads and int(heads) % wanted and wanted % int(heads):
         return wanted, [f"vllm_tensor_parallel_size {wanted} does not divide the model's {heads} KV heads"]
     return wanted, []
+
+
+def left_open(
+    variables: Mapping[str, Any], model: Mapping[str, Any], memory: Mapping[str, Any], running: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the owner leaves open and the memory plan chooses: tensor_parallel_size, max_model_len, max_num_seqs.
+
+    Where the plan knows nothing of the model, what runs (the record of its deployment) stays; a first deployment gets
+    the number of cards of its entry and 32,768 tokens, or as many as the entry says that it can.
+    """
+    chosen = memory.get("arguments") or {}
+    if not chosen:
+        if running.get("model") == variables.get("model"):
+            chosen = _flags_of(running.get("arguments") or [])
+        native = int(model.get("native_context") or DEFAULT_CONTEXT)
+        chosen = {"--max-model-len": min(native, DEFAULT_CONTEXT), **chosen}
+    names = ("tensor_parallel_size", "max_model_len", "max_num_seqs")
+    return {
+        name: chosen[flag_name(name)]
+        for name in names
+        if variables.get(name) is None and chosen.get(flag_name(name)) is not None
+    }
+
+
+def _flags_of(words: Sequence[str]) -> dict[str, int]:
+    """The flags of a command line that have a whole number as their value."""
+    return {flag: int(value) for flag, value in zip(words, words[1:]) if flag.startswith("--") and str(value).isdigit()}
+
+
+def memory_verdict(memory: Mapping[str, Any], model: Mapping[str, Any], despite: bool) -> tuple[list[str], list[str]]:
+    """Problems and notes that follow from the memory plan."""
+    verdict = memory["verdict"]
+    if verdict == "fits":
+        return [], []
+    if verdict == "tight":
+        return [], [words.caution(memory)]
+    if verdict == "does_not_fit":
+        if despite:
+            return [], [f"{words.caution(memory)}. Started in spite of it ({words.OVERRIDE})"]
+        return [words.refusal(memory, str(model.get("refused") or ""))], []
+    return list(memory["problems"]), [words.headline(memory)] if memory["notes"] else []
 
 
 def capability_problems(model: Mapping[str, Any], gpus: list[int], cards: Cards) -> list[str]:
@@ -269,8 +314,14 @@ def plan(
     profiles: Mapping[str, Any],
     gpu_facts: Mapping[str, Any],
     vocabulary: Vocabulary,
+    memory: Mapping[str, Any] | None = None,
+    running: Mapping[str, Any] | None = None,
 ) -> Deployment:
-    """The deployment that follows from the role's variables (without their vllm_ prefix)."""
+    """The deployment that follows from the role's variables (without their vllm_ prefix).
+
+    `memory` is the plan of memory_plan.host; without one nothing is chosen, and vLLM's own defaults hold. `running` is
+    the record of what is deployed.
+    """
     deployment = Deployment(str(variables["model"]))
     problems = deployment.problems
     variables = {**variables, **whole_numbers(variables, problems)}
@@ -280,6 +331,9 @@ def plan(
     problems += found
     deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
     problems += found
+    if memory is not None:
+        same_cards = running if running and running.get("gpus") == deployment.gpus else {}
+        variables |= left_open(variables, deployment.model, memory, same_cards)
     deployment.tensor_parallel_size, found = choose_tensor_parallel_size(
         variables.get("tensor_parallel_size"), deployment.model, len(deployment.gpus)
     )
@@ -312,6 +366,10 @@ def plan(
         deployment.arguments = build_arguments(settings, extra, vocabulary)
     except ArgumentsError as error:
         problems += error.problems
+    # A plan of cards that are missing, or of a wish that was refused above, has nothing to add.
+    if memory is not None and not problems:
+        despite = str(variables.get("start_despite_memory_plan")).lower() == "true"
+        deployment.problems, deployment.notes = memory_verdict(memory, deployment.model, despite)
     return deployment
 
 

@@ -35,6 +35,8 @@ image: {description: Name and tag, type: str, returned: always}
 image_id: {description: Id of the image (null in check mode when it is not there yet), type: str, returned: always}
 base_digest: {description: Repository digest of the base image, type: str, returned: when the image is there}
 labels: {description: Labels of the image, type: dict, returned: when the image is there}
+base_image: {description: The base image, type: str, returned: in check mode when the image is not there}
+base_missing: {description: Whether it is to be pulled, type: bool, returned: in check mode when the image is not there}
 """
 
 from ansible_collections.pageindex.home.plugins.module_utils import host_job
@@ -72,6 +74,9 @@ def main() -> None:
         module.exit_json(changed=True, state="running", progress=step["progress"], follow_up={"job": name})
     found = step.get("result") or {"image": image, "image_id": None}
     missing = step["state"] == "would_change" and not module.check_mode
+    if step["state"] == "would_change" and module.check_mode:
+        base = arguments["base_image"]
+        found |= {"base_image": base, "base_missing": bool(base) and not container_image.is_here(base)}
     module.exit_json(changed=step["state"] != "unchanged", state=step["state"], missing=missing, **found)
 
 

@@ -72,6 +72,11 @@ def _inspect(image: str) -> dict[str, Any] | None:
     return inspected
 
 
+def is_here(image: str) -> bool:
+    """Whether an image is on this host. Without Docker none is."""
+    return shutil.which("docker") is not None and _inspect(image) is not None
+
+
 def check(arguments: dict[str, Any]) -> dict[str, Any] | None:
     """The result when the image is on this host, else None."""
     if shutil.which("docker") is None:

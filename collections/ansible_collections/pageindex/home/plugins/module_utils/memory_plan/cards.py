@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, MIB, PlanError
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, MIB, NothingKnown
 
 # NVML counts memory that the driver keeps for itself; CUDA, whose total vLLM multiplies, does not.
 # Seen: RTX 5090 31.84 → 31.36, 5060 Ti 15.93 → 15.48, 3090 24.00 → 23.56, 3060 12.00 → 11.63, H100 79.65 → 79.19,
@@ -96,7 +96,7 @@ def find_card(
 ) -> Card:
     """The card of a name (a catalogue key, or NVML's name), with its measured memory where it is known.
 
-    Raises PlanError where neither the name nor a memory size says how much there is.
+    Raises NothingKnown where neither the name nor a memory size says how much there is.
     """
     entry = _entry(str(name or ""), cards, nvml_mib or (cuda_gib or 0) * 1024)
     if cuda_gib:
@@ -109,7 +109,7 @@ def find_card(
     stated = _stated_mib(str(name or ""))
     if stated:
         return Card(str(name), (stated - DRIVER_RESERVE_MIB) * MIB)
-    raise PlanError(
+    raise NothingKnown(
         f"the card {name!r} is not known and its memory was not given; expected one of {', '.join(sorted(cards))}, "
         f"or its total memory as nvidia-smi shows it (--gpu-total-mib)"
     )

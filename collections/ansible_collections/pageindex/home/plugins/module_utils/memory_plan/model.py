@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, HALF, PlanError
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import GIB, HALF, NothingKnown, PlanError
 
 # Bytes per weight of the linear layers: 4 bit with a 16-bit scale and a zero per 128 weights is 4.25 bit, NVFP4 with
 # an 8-bit scale per 16 is 4.5 bit, MXFP4 with one per 32 is 4.25 bit.
@@ -360,7 +360,7 @@ def weight_bytes_of_directory(directory: Path) -> int | None:
 
 
 def guessed_shape(name: str, quantization: str | None, weight_bytes: int | None = None) -> ModelShape:
-    """A model of which only the name is known, shaped like others of its size. Raises PlanError without a size.
+    """A model of which only the name is known, shaped like others of its size. Raises NothingKnown without a size.
 
     Billions of parameters come from the name (30B, 30B-A3B) or the weights. Like most models since 2025 it is taken to
     keep a full KV cache in a quarter of its layers. Enough for a wide band, never for a promise.
@@ -369,7 +369,7 @@ def guessed_shape(name: str, quantization: str | None, weight_bytes: int | None 
     found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.lower())
     billions = float(found.group(1)) if found else (weight_bytes or 0) / WEIGHT_BYTES[kind] / 1e9
     if not billions:
-        raise PlanError(
+        raise NothingKnown(
             f"nothing is known of the model {name!r}: no config.json, no catalogue entry, no size in its name. "
             f"Give --config and --weight-bytes"
         )

@@ -20,6 +20,8 @@ def same_server(one: Plan) -> dict[str, Any]:
         "vllm_version": one.version,
         "max_num_seqs": one.sequences,
         "max_num_batched_tokens": one.batched_tokens,
+        # What was seen is a rest of the budget, so it speaks about that budget alone.
+        "gpu_memory_utilization": one.utilization,
         "text_only": bool(one.arguments.get("--language-model-only")),
         "enforce_eager": bool(one.arguments.get("--enforce-eager")),
     }

@@ -216,13 +216,18 @@ def _arguments(load: Load, wish: Wish, context: int) -> dict[str, Any]:
     }
 
 
+def layouts(shape: ModelShape, gpus: int, wish: Wish) -> list[int]:
+    """Cards that one server may be spread over, the fewest first; as wished where it is."""
+    if wish.tensor_parallel:
+        return [wish.tensor_parallel]
+    return [size for size in (1, 2, 4, 8) if size <= gpus and shape.heads % size == 0]
+
+
 def decide(shape: ModelShape, card: Card, gpus: int, wish: Wish, constants: Constants = CONSTANTS) -> Plan:
     """The layout for `gpus` cards: as wished, else as many replicas as possible, since one card each is faster than
     sharing over PCIe where the model fits one (2,288 tokens/s on one, 4,211 on two replicas, 30B-A3B on RTX 5090s).
     """
-    if wish.tensor_parallel:
-        return plan(shape, card, gpus, wish, constants)
-    sizes = [size for size in (1, 2, 4, 8) if size <= gpus and shape.heads % size == 0]
+    sizes = layouts(shape, gpus, wish)
     tried = [plan(shape, card, gpus, replace(wish, tensor_parallel=size), constants) for size in sizes]
     for verdict in (FITS, TIGHT):
         for one in tried:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.cards import Card
@@ -21,16 +21,18 @@ _ORDER = {FITS: 0, TIGHT: 1, DOES_NOT_FIT: 2}
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change and the plan that it leads to."""
+    """One change and the plan that it leads to; `variables` are the vllm role's that make it."""
 
     change: str
     model: str
     plan: Plan
+    variables: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "change": self.change,
+            "variables": self.variables,
             "model": self.model,
             "verdict": self.plan.verdict,
             "kv_pool_mib": self.plan.as_dict()["per_gpu_mib"]["kv_pool"],
@@ -69,28 +71,36 @@ def _candidates(
     certain = one.kv.greatest_context(one.pool - one.less, one.requests, one.context) // 1024 * 1024
     if SHORTEST_CONTEXT <= certain < one.context:
         shorter = plan(shape, card, gpus, replace(wish, context=certain))
-        yield Remedy(f"--max-model-len {certain} instead of {one.context}", shape.name, shorter)
+        change = f"--max-model-len {certain} instead of {one.context}"
+        yield Remedy(change, shape.name, shorter, {"vllm_max_model_len": certain})
     if one.sequences > FEW_SEQUENCES:
         fewer = plan(shape, card, gpus, replace(wish, sequences=FEW_SEQUENCES))
-        yield Remedy(f"--max-num-seqs {FEW_SEQUENCES} instead of {one.sequences}", shape.name, fewer)
+        change = f"--max-num-seqs {FEW_SEQUENCES} instead of {one.sequences}"
+        yield Remedy(change, shape.name, fewer, {"vllm_max_num_seqs": FEW_SEQUENCES})
     if wish.kv_dtype in ("auto", "") and card.compute_capability >= 8.0:
         small = replace(wish, kv_dtype="fp8")
-        yield Remedy("--kv-cache-dtype fp8", shape.name, plan(shape, card, gpus, small))
+        variables: dict[str, Any] = {"vllm_kv_cache_dtype": "fp8"}
+        yield Remedy("--kv-cache-dtype fp8", shape.name, plan(shape, card, gpus, small), variables)
         if one.sequences > FEW_SEQUENCES:
             both = plan(shape, card, gpus, replace(small, sequences=FEW_SEQUENCES))
-            yield Remedy(f"--kv-cache-dtype fp8 and --max-num-seqs {FEW_SEQUENCES}", shape.name, both)
+            variables = {**variables, "vllm_max_num_seqs": FEW_SEQUENCES}
+            yield Remedy(f"--kv-cache-dtype fp8 and --max-num-seqs {FEW_SEQUENCES}", shape.name, both, variables)
     if shape.vision and not wish.text_only:
-        yield Remedy("--language-model-only (no images)", shape.name, plan(shape, card, gpus, _text_only(wish)))
+        without = plan(shape, card, gpus, _text_only(wish))
+        variables = {"vllm_extra_arguments": {"language_model_only": True}}
+        yield Remedy("--language-model-only (no images)", shape.name, without, variables)
     same, smaller = _other_models(shape, others)
     for name, other in same:
-        yield Remedy(f"model {name} (other weights of the same model)", name, plan(other, card, gpus, wish))
+        change = f"model {name} (other weights of the same model)"
+        yield Remedy(change, name, plan(other, card, gpus, wish), {"vllm_model": name})
     for size in (2, 4, 8):
         if one.tensor_parallel < size <= gpus and shape.heads % size == 0:
             shared = plan(shape, card, gpus, replace(wish, tensor_parallel=size))
-            yield Remedy(f"--tensor-parallel-size {size}", shape.name, shared)
+            yield Remedy(f"--tensor-parallel-size {size}", shape.name, shared, {"vllm_tensor_parallel_size": size})
     for name, other in smaller:
         if wish.context is None or not other.native_context or other.native_context >= wish.context:
-            yield Remedy(f"model {name} (smaller)", name, plan(other, card, gpus, wish))
+            change = f"model {name} (smaller)"
+            yield Remedy(change, name, plan(other, card, gpus, wish), {"vllm_model": name})
 
 
 def _text_only(wish: Wish) -> Wish:

@@ -13,6 +13,10 @@ class PlanError(ValueError):
     """The plan cannot be computed from what was given; says what was found, what was expected and what to do."""
 
 
+class NothingKnown(PlanError):
+    """There is nothing to plan with: no card that is known, no numbers of the model. No reason to refuse anything."""
+
+
 def ceil_div(amount: float, size: float) -> int:
     """How many pieces of a size hold an amount: ceil_div(17, 16) → 2."""
     return int(-(-amount // size))
