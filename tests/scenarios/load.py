@@ -10,38 +10,33 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from staging import host, settings
 from tests.scenarios.waiting import wait_for
 
 PROGRAM = settings.REPOSITORY / "benchmarks" / "switch.py"
-_TARGET, _UNIT = "/var/tmp/request-load.py", "request-load.service"
 LONGEST_SECONDS = 600
+_TARGET, _END, _UNIT = "/var/tmp/request-load.py", "/var/tmp/request-load.end", "request-load.service"
 
 
 @dataclass
 class Load:
-    """What the clients saw; complete when the `with` block has ended."""
+    """What the clients saw, as benchmarks/switch.py reports it; empty until the `with` block has ended."""
 
-    served: int = 0
-    waited: int = 0
-    # 503 with Retry-After: not accepted, so not lost.
-    refused: int = 0
-    failed: int = 0
-    truncated: int = 0
-    # Between the last answer of the old server and the first of the new one.
-    gap_seconds: float = 0.0
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
 def under_load() -> Iterator[Load]:
-    """Requests to the gateway, streamed and not, until the block ends."""
+    """Requests to the gateway, streamed and not, until some seconds after the block's end."""
+    host.execute(f"rm -f {_END}", check=True)
     host.TRIXIE.write({_TARGET.lstrip("/"): (PROGRAM.read_bytes(), 0o644)})
     command = [
-        "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_UNIT}", "--property=KillSignal=SIGINT",
-        f"--property=RuntimeMaxSec={LONGEST_SECONDS}", "python3", _TARGET,
-        "load", "--url", "http://127.0.0.1:8000", "--seconds", str(LONGEST_SECONDS), "--json",
+        "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_UNIT}",
+        f"--property=RuntimeMaxSec={LONGEST_SECONDS + 60}", "python3", _TARGET,
+        "--url", "http://127.0.0.1:8000/v1", "--until", _END, "--seconds", str(LONGEST_SECONDS), "--json",
     ]  # fmt: skip
     process = subprocess.Popen(
         ["docker", "exec", settings.HOST_NAME, *command],
@@ -50,7 +45,7 @@ def under_load() -> Iterator[Load]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    load = Load()
+    load, output, errors = Load(), "", ""
 
     def asking() -> bool:
         return host.execute(f"systemctl is-active {_UNIT}").returncode == 0 or process.poll() is not None
@@ -60,10 +55,10 @@ def under_load() -> Iterator[Load]:
         assert process.poll() is None, process.communicate()[1]
         yield load
     finally:
-        # SIGINT: what is under way is finished and counted.
-        host.execute(f"systemctl stop {_UNIT}; rm -f {_TARGET}")
-        output, errors = process.communicate(timeout=120)
-    found = json.loads(output.splitlines()[-1]) if output.strip() else {}
-    assert found, f"the clients left no report: {errors}"
-    for name in Load.__dataclass_fields__:
-        setattr(load, name, found[name])
+        host.execute(f"touch {_END}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            output, errors = process.communicate(timeout=180)
+        host.execute(f"systemctl stop {_UNIT}; rm -f {_TARGET} {_END}")
+        process.kill()
+    assert output.strip(), f"the clients left no report: {errors}"
+    load.report = json.loads(output)
