@@ -26,13 +26,13 @@ QUESTION = "What is the inspection number of the Larkspur pumping station?"
 SECTION = "Inspection"
 DOCUMENT = f"""# Larkspur pumping station
 
-The station stands on the north bank of the river and lifts water to the upper reservoir. It was built in two stages, and
-the older hall is still in use. Two keepers look after it in turns; they live in the house behind the hall.
+The station stands on the north bank of the river and lifts water to the upper reservoir. It was built in two stages,
+and the older hall is still in use. Two keepers look after it in turns; they live in the house behind the hall.
 
 # Machines
 
-Two pumps share the work. The larger one runs through the night, when power is cheap, and the smaller one helps out on dry
-days. Both have bearings of bronze, which are greased every second week. A spare impeller hangs on the wall of the older
+Two pumps share the work. The larger one runs through the night, when power is cheap, and the smaller one helps out on
+dry days. Both have bearings of bronze, which are greased every second week. A spare impeller hangs on the wall of the older
 hall, and the crane above it lifts four tonnes.
 
 # Inspection
