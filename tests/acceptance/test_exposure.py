@@ -84,6 +84,15 @@ def test_the_document_service_reaches_the_llm(containers: Containers) -> None:
     assert containers.connections("pageindex", [("vllm", 8000)]) == {"vllm:8000": "connected"}
 
 
+def test_the_other_services_reach_the_gateway_but_not_its_runtime_api(
+    containers: Containers, settings: dict[str, Any]
+) -> None:
+    inside = [int(entry["internal_port"]) for entry in settings["frontends"] if "internal_port" in entry]
+    attempts = containers.connections("pageindex", [("gateway", port) for port in (*inside, 8404, 8405)])
+    reached = {target for target, outcome in attempts.items() if outcome == "connected"}
+    assert reached == {f"gateway:{port}" for port in inside}
+
+
 @pytest.mark.parametrize("name", ["vllm", "pageindex", "gateway"])
 def test_container_is_locked_down(containers: Containers, name: str) -> None:
     configured = containers[name]["HostConfig"]

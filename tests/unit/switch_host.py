@@ -98,7 +98,7 @@ class PretendedHost:
         return [Check("chat", not self.golden_red, self.golden_red or "words")], dict(SPEED)
 
     def proof(self, proof: Mapping[str, Any]) -> tuple[bool, str]:
-        assert not self.closed, "the services ask through the gateway"
+        assert self.closed, "clients must not reach a server that its users cannot work with"
         return not self.proof_red, self.proof_red or "42"
 
     @property
@@ -130,7 +130,7 @@ class Engine:
         self.host.step("stop")
         self.host.running = None
 
-    def start(self, config_hash: str, tell: Callable[[str], None]) -> float:
+    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None]) -> float:
         self.host.step("start")
         tell("loading the weights")
         assert self.host.folder == files(config_hash)

@@ -76,6 +76,24 @@ def test_slow_server_times_out(llm: FakeLanguageModel) -> None:
         with_client(llm, lambda client: client.chat(MESSAGE, max_tokens=10, patience=0.0), timeout=0.2)
 
 
+def test_a_gateway_may_hold_a_request_back(llm: FakeLanguageModel) -> None:
+    # The server answers after 0.6 s, three times the timeout: held back, and within what the gateway may take.
+    llm.delay = 0.6
+
+    async def ask(wait: float, patience: float) -> str:
+        client = LanguageModel(llm.url, "pageindex-llm", timeout=0.2, wait=wait)
+        try:
+            return (await client.chat(MESSAGE, max_tokens=10, patience=patience)).text
+        finally:
+            await client.close()
+
+    assert asyncio.run(ask(wait=5.0, patience=5.0))
+    assert len(llm.requests) == 1
+    # Nobody waits longer than the one who asks has patience.
+    with pytest.raises(LanguageModelUnavailable, match="Timeout"):
+        asyncio.run(ask(wait=5.0, patience=0.0))
+
+
 def test_refusals_are_not_repeated(llm: FakeLanguageModel) -> None:
     llm.mode = "rejects"
     with pytest.raises(LanguageModelError, match="do not like"):

@@ -144,6 +144,7 @@ class Service:
             api_key=settings.llm_api_key,
             concurrency=settings.llm_concurrency,
             timeout=settings.llm_timeout_seconds,
+            wait=settings.llm_wait_seconds,
             context_override=settings.llm_context_tokens,
             extra_body=settings.llm_extra_body,
         )

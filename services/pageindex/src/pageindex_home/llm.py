@@ -69,7 +69,8 @@ class Usage:
 class LanguageModel:
     """One model behind one URL (``…/v1``).
 
-    At most *concurrency* requests run at a time; *timeout* bounds one request in seconds.
+    At most *concurrency* requests run at a time; *timeout* bounds one request in seconds, to which comes *wait*: how
+    long a gateway before the server may hold a request back while the server is away.
     """
 
     url: str
@@ -77,6 +78,7 @@ class LanguageModel:
     api_key: str = ""
     concurrency: int = 8
     timeout: float = 120.0
+    wait: float = 0.0
     context_override: int = 0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     transport: httpx.AsyncBaseTransport | None = None
@@ -191,7 +193,7 @@ class LanguageModel:
         delay = 0.25
         while True:
             try:
-                return await self._once(body)
+                return await self._once(body, self.timeout + min(self.wait, max(0.0, deadline - time.monotonic())))
             except LanguageModelUnavailable as error:
                 self.usage.failures += 1
                 wait = delay * random.uniform(0.75, 1.25)
@@ -214,12 +216,14 @@ class LanguageModel:
         completion = await self.chat(messages, max_tokens=max_tokens, patience=patience, schema=schema)
         return parse_object(completion.text), completion
 
-    async def _once(self, body: Mapping[str, Any]) -> Completion:
+    async def _once(self, body: Mapping[str, Any], timeout: float) -> Completion:
         async with self._slots:
             started = time.monotonic()
             self.usage.calls += 1
             try:
-                response = await self._http.post(f"{self.url}/chat/completions", json=body)
+                response = await self._http.post(
+                    f"{self.url}/chat/completions", json=body, timeout=httpx.Timeout(timeout, connect=5.0)
+                )
             except httpx.HTTPError as error:
                 raise LanguageModelUnavailable(_describe(error)) from error
             finally:

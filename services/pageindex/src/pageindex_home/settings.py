@@ -33,6 +33,8 @@ class Settings:
     llm_api_key: str = ""
     llm_concurrency: int = 8
     llm_timeout_seconds: float = 120.0
+    #: How long a gateway before the model server may hold a request back; comes on top of the timeout.
+    llm_wait_seconds: float = 0.0
     #: How long indexing waits for a model server that is away.
     llm_patience_seconds: float = 900.0
     #: How long a person waiting for an answer waits for it.

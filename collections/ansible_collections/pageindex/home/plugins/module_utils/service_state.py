@@ -18,6 +18,7 @@ HASH_LABEL = "pageindex-home.config-hash"
 LOG_LINES = 2000
 TAIL_LINES = 30
 LINE_CHARACTERS = 300
+_FRAME = re.compile(r'File "[^"]+", line \d+|Traceback \(most recent call last\)|\^{3,}|~{3,}')
 UNIT_PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -246,6 +247,11 @@ def enable(unit: Unit) -> None:
         raise ServiceError(f"`systemctl enable {unit.name}` failed: {errors.strip()}")
 
 
+def _says_something(line: str) -> bool:
+    """Not empty, and no frame of a traceback."""
+    return bool(line.strip()) and not _FRAME.search(line)
+
+
 def failure_text(
     reason: str,
     unit: Unit,
@@ -270,11 +276,11 @@ def failure_text(
     if container.status == "exited":
         state += f" with status {container.exit_code}"
     parts.append(f"Found: {unit}. {state}.")
-    # vLLM logs its whole configuration in one line.
-    tail = [line[:LINE_CHARACTERS] for line in log if line.strip()][-TAIL_LINES:]
+    # Where the cause is known its line says it all. vLLM logs its whole configuration in one line.
+    tail = [] if error else [line[:LINE_CHARACTERS] for line in log if _says_something(line)][-TAIL_LINES:]
     if tail:
         parts.append("Last lines of the container:\n" + "\n".join(f"  {line}" for line in tail))
-    if journal and not tail:
+    if journal and not tail and not error:
         parts.append("Last lines of the unit:\n" + "\n".join(f"  {line}" for line in journal[-TAIL_LINES:]))
     parts.append(f"Next: `journalctl -u {unit.name}` and `docker logs {container_name}` on the host.")
     return "\n".join(parts)

@@ -23,7 +23,6 @@ class Engine:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.name: str = settings["service"]
         self.directory: str = settings["service_directory"]
-        self._timeout = float(settings["start_timeout"])
         self._phases: Sequence[dict[str, str]] = settings.get("phases") or []
         self._errors: Sequence[dict[str, str]] = settings.get("errors") or []
         self.started_at = 0.0
@@ -74,8 +73,10 @@ class Engine:
         if done.returncode != 0:
             raise ServiceError(f"`systemctl stop {unit.name}` failed: {done.stderr.strip()}")
 
-    def start(self, config_hash: str, tell: Callable[[str], None]) -> float:
-        """Start from the files in the folder and wait until it is healthy; returns the seconds it took.
+    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None]) -> float:
+        """Start from the files in the folder and wait `timeout` seconds at most until it is healthy.
+
+        Returns the seconds it took.
 
         `tell` gets the phase that the log shows. Raises ServiceError with the engine's own decisive lines.
         """
@@ -96,7 +97,7 @@ class Engine:
                 config_hash,
                 self.started_at,
                 0,
-                self.started_at + self._timeout,
+                self.started_at + timeout,
                 1,
                 self._phases,
                 self._errors,

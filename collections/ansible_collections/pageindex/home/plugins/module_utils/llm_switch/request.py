@@ -97,8 +97,8 @@ def change_in_place(store: Store, state: State, engine: Engine, wish: Wish) -> N
     store.keep_files(wish.identifier, wish.files)
     engine.place(wish.files)
     engine.enable()
-    before = state.current or {"id": wish.identifier, "prediction": wish.prediction, "since": round(time.time())}
-    state.current = {**before, "record": wish.record}
+    found = {"id": wish.identifier, "prediction": wish.prediction, "since": round(time.time())}
+    state.current = {**(state.current or found), "record": wish.record}
     store.write(state)
 
 

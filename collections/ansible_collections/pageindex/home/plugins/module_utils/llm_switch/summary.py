@@ -12,8 +12,8 @@ SAID = {
     "stopping": "old model: stopping",
     "starting": "new model: starting",
     "checking": "new model: golden checks",
-    "proving": "new model: serves; the services that use it are asked",
-    "settling": "new model: serves; watched for a moment",
+    "proving": "new model: the services that use it are asked",
+    "settling": "new model: serves, and is watched for a moment",
     "undoing": "going back to the model before",
 }
 

@@ -74,16 +74,16 @@ class Switch:
         self.engine.stop()
         self._phase(STARTING)
         self.engine.place(files)
-        seconds = self.engine.start(record["config_hash"], self._tell)
+        seconds = self.engine.start(record["config_hash"], float(self.settings["start_timeout"]), self._tell)
         self._figures["engine_start_seconds"] = seconds
         self._phase(CHECKING)
         speed = self._check(record)
         self._phase(PROVING)
+        self._prove()
+        self._phase(SETTLING)
         if not self.front.wait_open(FRONT_SECONDS):
             raise Red(f"the gateway did not find the new server healthy within {FRONT_SECONDS} s")
         self._figures["gap_seconds"] = round(time.time() - self._closed_at, 1)
-        self._prove()
-        self._phase(SETTLING)
         fault = self.engine.stays_up(float(self.settings["settle_seconds"]), record["config_hash"])
         if fault:
             raise Red(fault)
@@ -141,6 +141,7 @@ class Switch:
             "id": self.order["id"],
             "record": self.order["record"],
             "prediction": prediction,
+            "start_timeout": self.settings["start_timeout"],
             "since": round(time.time()),
         }
         self._end(ok=True, reason="", serves=self.order["model"])
@@ -179,7 +180,8 @@ class Switch:
         self.front.close()
         self.engine.stop()
         self.engine.place(files)
-        self.engine.start(wanted, self._tell)
+        # As long as it was given when it was new: what the new one may take says nothing about this one.
+        self.engine.start(wanted, float(back.get("start_timeout") or self.settings["start_timeout"]), self._tell)
 
     def put_back_files(self, reason: str) -> None:
         """At boot, before the server starts: undo without starting anything."""

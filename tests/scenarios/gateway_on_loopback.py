@@ -1,0 +1,359 @@
+"""The gateway for tests: a real HAProxy with the role's template, a model server behind it and a name server.
+
+Everything listens on free ports of the loopback interface. The model server is found by name, as on a host, so that it
+can also vanish the way a container does. HAProxy is the staging host's, in a container on this machine's own network;
+$HAPROXY names another one (3.0 or newer) to run without a container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jinja2
+
+from staging import engine, images, settings
+
+TEMPLATES = settings.REPOSITORY / "templates" / "gateway"
+CONTAINER = f"{settings.HOST_NAME}-gateway-test"
+T = TypeVar("T")
+
+
+def eventually(what: str, look: Callable[[], T], seconds: float = 10.0) -> T:
+    """Look every 20 ms until the result is true and return it. AssertionError after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = look()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}; last seen: {result!r}"
+        threading.Event().wait(0.02)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port of the loopback interface that nobody uses just now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class NameServer:
+    """Answers A queries from *names* (UDP); a name that is not there does not exist."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                query, client = self._socket.recvfrom(2048)
+            except OSError:
+                return
+            labels, at = [], 12
+            while query[at]:
+                labels.append(query[at + 1 : at + 1 + query[at]].decode())
+                at += 1 + query[at]
+            question = query[12 : at + 5]
+            address = self.names.get(".".join(labels))
+            is_a = question[-4:-2] == b"\x00\x01"
+            code = b"\x81\x80" if address else b"\x81\x83"
+            answers = 1 if address and is_a else 0
+            reply = query[:2] + code + b"\0\1" + answers.to_bytes(2, "big") + b"\0\0\0\0" + question
+            if address and answers:
+                reply += b"\xc0\x0c\0\1\0\1" + (1).to_bytes(4, "big") + b"\0\4" + socket.inet_aton(address)
+            self._socket.sendto(reply, client)
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._socket.close()
+
+
+class ModelServer:
+    """Stands in for vLLM: may be stopped and started; *healthy* is what /health says, streams go on by `more`."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+        #: Seconds that /health takes.
+        self.health_delay = 0.0
+        self.port = free_port()
+        self.asked: list[dict[str, Any]] = []
+        self.aborted = 0
+        #: Takes a request and closes the connection without an answer.
+        self.drop = False
+        #: A stream sends a piece for each release, and ends after the fifth.
+        self.more = threading.Semaphore(0)
+        self._server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        """Listen."""
+        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections, as a server that has died does."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are what the tests are about."""
+
+
+def _handler(model: ModelServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if self.path == "/health":
+                threading.Event().wait(model.health_delay)
+            self._answer(200 if model.healthy else 503, {"path": self.path})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            model.asked.append({"path": self.path, "headers": dict(self.headers), "body": body})
+            if model.drop:
+                self.close_connection = True
+                return
+            if not body.get("stream"):
+                self._answer(200, {"path": self.path, "size": len(json.dumps(body))})
+                return
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            try:
+                for number in range(5):
+                    while not model.more.acquire(timeout=0.05):
+                        self.connection.settimeout(0.001)
+                        try:
+                            if self.connection.recv(1) == b"":
+                                model.aborted += 1
+                                return
+                        except TimeoutError:
+                            pass
+                    self.connection.settimeout(10)
+                    self.wfile.write(b"8\r\npiece %d \r\n" % number)
+                self.wfile.write(b"0\r\n\r\n")
+            except OSError:
+                model.aborted += 1
+
+        def _answer(self, status: int, content: dict[str, Any]) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    return Handler
+
+
+class Answer:
+    """A finished response: *seconds* since the request was sent."""
+
+    def __init__(self, response: HTTPResponse, seconds: float) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.body = response.read()
+        self.seconds = seconds
+
+    @property
+    def waited(self) -> float | None:
+        """What the gateway says that the request waited (s)."""
+        return float(self.headers["x-waited-seconds"]) if "x-waited-seconds" in self.headers else None
+
+
+class Waiter(threading.Thread):
+    """A request of its own thread; `answer` is set when it has come."""
+
+    def __init__(self, ask: Callable[[], Answer]) -> None:
+        super().__init__(daemon=True)
+        self._ask = ask
+        self.answer: Answer | None = None
+        #: When it came (monotonic, s).
+        self.at = 0.0
+        self.start()
+
+    def run(self) -> None:
+        answer = self._ask()
+        self.at = time.monotonic()
+        self.answer = answer
+
+    def result(self, seconds: float = 15.0) -> Answer:
+        """The answer. AssertionError when it has not come after *seconds*."""
+        self.join(seconds)
+        assert self.answer is not None, f"no answer after {seconds} s"
+        return self.answer
+
+
+class Gateway:
+    """A running HAProxy; `port` is what the host would publish, `inside` what the other services reach."""
+
+    def __init__(
+        self, folder: Path, wait_seconds: int = 30, wait_requests: int = 64, wait: bool = True, **changes: Any
+    ) -> None:
+        self.model = ModelServer()
+        self.names = NameServer()
+        self.names.names["vllm"] = "127.0.0.1"
+        self.port, self.inside, self.admin = free_port(), free_port(), free_port()
+        frontend = {
+            "name": "llm",
+            "bind_port": self.port,
+            "internal_port": self.inside,
+            "servers": [f"vllm:{self.model.port}"],
+            "health_path": "/health",
+            "paths": ["/v1/models", "/v1/chat/completions", "/health"],
+            "internal_paths": ["/tokenize"],
+            "errors": "openai",
+            "wait": wait,
+        }
+        variables = {
+            "gateway_max_connections": 2000,
+            "gateway_client_timeout": 300,
+            "gateway_server_timeout": 900,
+            "gateway_request_timeout": 10,
+            "gateway_wait_seconds": wait_seconds,
+            "gateway_wait_requests": wait_requests,
+            "__gateway_alive_port": free_port(),
+            "__gateway_admin_port": self.admin,
+            "gateway_frontends": [frontend],
+            **changes,
+        }
+        text = render("haproxy.cfg.j2", variables)
+        assert text.count("127.0.0.11:53") == 1
+        text = text.replace("127.0.0.11:53", f"127.0.0.1:{self.names.port}")
+        (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
+        self._log = folder / "haproxy.log"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start HAProxy and wait until it listens."""
+        program = [os.environ.get("HAPROXY", "haproxy"), "-db", "-f", str(self._folder / "haproxy.cfg")]
+        if "HAPROXY" not in os.environ:
+            engine.install_packages()
+            engine.ensure()
+            images.build(images.haproxy())
+            self._remove_container()
+            self._folder.chmod(0o755)
+            program = [
+                "docker", "run", "--name", CONTAINER, "--network", "host", "--user", "99:99",
+                "--volume", f"{self._folder}:{self._folder}:ro", images.haproxy().local_name, *program,
+            ]  # fmt: skip
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(program, stdout=log, stderr=subprocess.STDOUT)
+        eventually("HAProxy to listen", self._listens, 30)
+
+    def _remove_container(self) -> None:
+        if "HAPROXY" not in os.environ:
+            subprocess.run(["docker", "rm", "--force", CONTAINER], capture_output=True, check=False)
+
+    def _listens(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self._log.read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """End HAProxy and what stands behind it."""
+        self._remove_container()
+        if self._process:
+            self._process.kill()
+            self._process.wait(10)
+        self.model.stop()
+        self.names.close()
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text(encoding="utf-8")
+
+    def ask(
+        self,
+        path: str = "/v1/chat/completions",
+        *,
+        method: str = "POST",
+        inside: bool = False,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> Answer:
+        """One request on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.inside if inside else self.port, timeout=timeout)
+        begun = time.monotonic()
+        try:
+            data = None if method == "GET" else json.dumps({} if body is None else body)
+            connection.request(method, path, data, headers or {})
+            response = connection.getresponse()
+            return Answer(response, time.monotonic() - begun)
+        finally:
+            connection.close()
+
+    def waiter(self, **options: Any) -> Waiter:
+        """The same in a thread."""
+        return Waiter(lambda: self.ask(**options))
+
+    def command(self, command: str) -> str:
+        """Send a command to the runtime API."""
+        with socket.create_connection(("127.0.0.1", self.admin), timeout=5) as connection:
+            connection.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+    def statistics(self) -> dict[tuple[str, str], dict[str, str]]:
+        """What `show stat` tells, by backend and server."""
+        header, *rows = self.command("show stat").strip().lstrip("# ").splitlines()
+        columns = header.split(",")
+        found = [dict(zip(columns, row.split(","), strict=False)) for row in rows]
+        return {(row["pxname"], row["svname"]): row for row in found}
+
+    def waiting(self) -> int:
+        """How many requests wait: those in the backend that are with no server."""
+        rows = self.statistics()
+        return int(rows["llm", "BACKEND"]["scur"]) - int(rows["llm", "llm1"]["scur"])
+
+    def wait_for_waiting(self, number: int) -> None:
+        """Wait until so many requests wait."""
+        eventually(f"{number} waiting requests", lambda: self.waiting() == number)
+
+    def status(self) -> str:
+        """The server's status, such as UP, DOWN, DRAIN or MAINT (resolution)."""
+        return self.statistics()["llm", "llm1"]["status"]
+
+
+def render(name: str, variables: dict[str, Any]) -> str:
+    """Render a template of the gateway as Ansible does."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.tests["match"] = lambda text, pattern: re.match(pattern, text) is not None
+    return environment.from_string((TEMPLATES / name).read_text(encoding="utf-8")).render(variables)
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Gateway]:
+    """A gateway for the duration of a `with` block; its model server is not started."""
+    gateway = Gateway(folder, **options)
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.stop()

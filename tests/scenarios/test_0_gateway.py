@@ -1,0 +1,214 @@
+"""The gateway keeps requests waiting while there is no model server: a real HAProxy with the role's configuration.
+
+Needs neither the staging host nor a model; the bounds are those of a few seconds, so that they can be reached.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.gateway_on_loopback import Gateway, eventually, running
+
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n%s"
+WAIT_SECONDS = 5
+WAIT_REQUESTS = 4
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway whose model server is not there yet, and is known not to be."""
+    # A client's silence while it waits is none of its fault: its timeout is shorter than the wait.
+    limits = {"wait_seconds": WAIT_SECONDS, "wait_requests": WAIT_REQUESTS, "gateway_client_timeout": 2}
+    with running(tmp_path, **limits) as started:
+        eventually("the server to be found missing", lambda: started.status() == "DOWN")
+        yield started
+
+
+def start_model(gateway: Gateway) -> float:
+    """Start the model server and wait until a health check has found it; returns when that was (monotonic, s)."""
+    gateway.model.start()
+    eventually("the server to be up", lambda: gateway.status() == "UP")
+    return time.monotonic()
+
+
+def test_requests_wait_and_are_let_go_within_half_a_second(gateway: Gateway) -> None:
+    waiters = [gateway.waiter() for _ in range(3)]
+    large = gateway.waiter(body={"text": "x" * 3_000_000})
+    gateway.wait_for_waiting(4)
+    # Longer than the client's timeout, and than HAProxy's own retries of a second's distance would need.
+    began = time.monotonic()
+    eventually("2.5 s to pass", lambda: time.monotonic() - began > 2.5)
+    gateway.model.start()
+    started = time.monotonic()
+    for waiter in [*waiters, large]:
+        answer = waiter.result()
+        assert answer.status == 200, answer.body
+        assert waiter.at - started < 1.0  # checked four times a second, tried four times a second
+        assert answer.waited is not None and 2.3 < answer.waited < WAIT_SECONDS
+    assert len(gateway.model.asked) == 4
+    assert max(len(str(request["body"])) for request in gateway.model.asked) > 3_000_000
+    # What does not wait is not said to have waited.
+    assert gateway.ask().waited is None
+    line = next(line for line in gateway.log().splitlines() if "POST" in line and " 200 " in line)
+    waited_ms = int(line.split("llm llm/llm1 ")[1].split("/")[1])
+    assert 2300 < waited_ms < WAIT_SECONDS * 1000, line
+
+
+def test_waiting_ends(gateway: Gateway) -> None:
+    answer = gateway.ask()
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "5"
+    assert b'"code":"service_unavailable"' in answer.body
+    assert answer.waited is not None and WAIT_SECONDS - 0.5 < answer.waited < WAIT_SECONDS + 1.5
+    assert gateway.waiting() == 0
+
+
+def test_only_so_many_wait(gateway: Gateway) -> None:
+    waiters = [gateway.waiter() for _ in range(WAIT_REQUESTS)]
+    gateway.wait_for_waiting(WAIT_REQUESTS)
+    answer = gateway.ask()
+    assert (answer.status, answer.headers["retry-after"], answer.waited) == (503, "5", None)
+    assert answer.seconds < 1.0
+    assert gateway.waiting() == WAIT_REQUESTS
+    start_model(gateway)
+    assert [waiter.result().status for waiter in waiters] == [200] * WAIT_REQUESTS
+
+
+def test_a_client_that_goes_away_frees_its_place(gateway: Gateway) -> None:
+    connections = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(WAIT_REQUESTS)]
+    for connection in connections:
+        connection.sendall(CHAT % (2, b"{}"))
+    gateway.wait_for_waiting(WAIT_REQUESTS)
+    assert gateway.ask().status == 503
+    for connection in connections:
+        connection.close()
+    began = time.monotonic()
+    gateway.wait_for_waiting(0)
+    assert time.monotonic() - began < 1.0
+    waiter = gateway.waiter()
+    start_model(gateway)
+    assert waiter.result().status == 200
+    # Nothing of the others reached the server.
+    assert len(gateway.model.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "inside", "status"),
+    [
+        ("/health", "GET", False, 503),
+        ("/v1/models", "GET", False, 503),
+        ("/v1/models", "GET", True, 503),
+        ("/tokenize", "POST", True, 503),
+        ("/tokenize", "POST", False, 404),
+        ("/metrics", "GET", True, 404),
+        ("/v1/nothing", "POST", False, 404),
+        ("/v1/chat/completions/..%2fx", "POST", False, 404),
+    ],
+)
+def test_what_does_not_ask_for_work_is_answered_at_once(
+    gateway: Gateway, path: str, method: str, inside: bool, status: int
+) -> None:
+    answer = gateway.ask(path, method=method, inside=inside)
+    assert (answer.status, answer.waited) == (status, None)
+    assert answer.seconds < 1.0
+    if status == 503:
+        assert answer.headers["retry-after"] == "5"
+
+
+def test_the_other_services_may_count_tokens(gateway: Gateway) -> None:
+    start_model(gateway)
+    assert gateway.ask("/tokenize", inside=True).status == 200
+    assert gateway.ask("/v1/chat/completions", inside=True).status == 200
+    assert gateway.ask("/tokenize").status == 404
+
+
+def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -> None:
+    start_model(gateway)
+    stream = gateway.waiter(body={"stream": True})
+    eventually("the stream to run", lambda: gateway.model.asked)
+    gateway.command("set server llm/llm1 state drain")
+    assert gateway.status() == "DRAIN"
+    held = gateway.waiter()
+    gateway.wait_for_waiting(1)
+    for _ in range(5):
+        gateway.model.more.release()
+    answer = stream.result()
+    assert answer.body == b"piece 0 piece 1 piece 2 piece 3 piece 4 "
+    assert answer.waited is None
+    eventually("no request to run", lambda: gateway.statistics()["llm", "llm1"]["scur"] == "0")
+    assert gateway.ask("/health", method="GET").status == 503
+    # A server that is stopped and started while it is drained stays drained.
+    gateway.model.stop()
+    del gateway.names.names["vllm"]
+    eventually("the name to be gone", lambda: "resolution" in gateway.status())
+    gateway.names.names["vllm"] = "127.0.0.1"
+    gateway.model.start()
+    eventually("the name to be found", lambda: gateway.status() == "DRAIN")
+    assert len(gateway.model.asked) == 1
+    gateway.command("set server llm/llm1 state ready")
+    ready = time.monotonic()
+    assert held.result().status == 200
+    assert held.at - ready < 0.5
+
+
+def test_maintenance_is_waited_out_too(gateway: Gateway) -> None:
+    start_model(gateway)
+    gateway.command("set server llm/llm1 state maint")
+    waiter = gateway.waiter()
+    gateway.wait_for_waiting(1)
+    gateway.command("set server llm/llm1 state ready")
+    ready = time.monotonic()
+    assert waiter.result().status == 200
+    assert waiter.at - ready < 0.5
+
+
+def test_a_server_that_dies_unseen_costs_no_request(gateway: Gateway) -> None:
+    start_model(gateway)
+    gateway.model.stop()
+    # Between two checks it still counts as up: the connection is refused, the request waits all the same.
+    assert gateway.status().startswith("UP")
+    waiter = gateway.waiter()
+    # And a server whose name comes back counts as up before anything listens there.
+    del gateway.names.names["vllm"]
+    eventually("the name to be gone", lambda: "resolution" in gateway.status())
+    gateway.names.names["vllm"] = "127.0.0.1"
+    eventually("the name to be found", lambda: "resolution" not in gateway.status())
+    gateway.model.start()
+    answer = waiter.result()
+    assert (answer.status, len(gateway.model.asked)) == (200, 1)
+
+
+def test_what_may_have_run_is_not_asked_twice(gateway: Gateway) -> None:
+    start_model(gateway)
+    gateway.model.drop = True
+    answer = gateway.ask()
+    assert answer.status == 502
+    assert len(gateway.model.asked) == 1
+
+
+def test_a_client_that_goes_away_ends_its_request(gateway: Gateway) -> None:
+    start_model(gateway)
+    with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+        connection.sendall(CHAT % (15, b'{"stream":true}'))
+        eventually("the stream to run", lambda: gateway.model.asked)
+    eventually("the server to see it", lambda: gateway.model.aborted == 1)
+
+
+def test_a_slow_health_check_is_no_failure(gateway: Gateway) -> None:
+    # Slower than the distance between two checks.
+    gateway.model.health_delay = 0.8
+    start_model(gateway)
+    assert gateway.ask().status == 200
+
+
+def test_frontends_may_refuse_to_wait(tmp_path: Path) -> None:
+    with running(tmp_path, wait=False) as gateway:
+        eventually("the server to be found missing", lambda: gateway.status() == "DOWN")
+        answer = gateway.ask()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert answer.seconds < 1.0
