@@ -85,7 +85,11 @@ def test_what_the_hub_says_wins_and_what_nobody_says_is_unknown() -> None:
     page = Page()
     result(page, "model_files", changed=True, arguments={"repository": "me/a"}, bytes_total=2_500_000_000)
     result(page, "model_files", changed=True, arguments={"repository": "me/b"})
-    image = {"image": "pageindex-home/vllm:1", "base_image": "vllm/vllm-openai:v1", "base_missing": True}
+    image: dict[str, Any] = {
+        "image": "pageindex-home/vllm:1",
+        "base_image": "vllm/vllm-openai:v1",
+        "base_missing": True,
+    }
     result(page, "container_image", changed=True, **image)
     result(page, "container_image", changed=True, **{**image, "base_image": "haproxy:3.0", "base_missing": False})
     assert line(page, "Downloads") == (

@@ -21,13 +21,14 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.observa
     same_server,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import decide
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.remedies import remedies
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.remedies import Remedy, remedies
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.sources import (
     catalogue_shape,
     facts,
     shape_of_entry,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import NothingKnown, PlanError
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.verdict import FITS
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.wish import Wish
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import flag_name
 
@@ -81,10 +82,12 @@ def _planned(
         seen = Observation.from_dict(earlier.get("observation") or {})
         wish = learned(wish, one, seen)
         one = decide(shape, card, count, wish)
-    others = {
-        name: shape_of_entry(name, entry, known) for name, entry in known.models.items() if not entry.get("refused")
-    }
-    better = remedies(one, shape, card, stated, others)
+    better: list[Remedy] = []
+    if one.verdict != FITS:
+        others = {
+            name: shape_of_entry(name, entry, known) for name, entry in known.models.items() if not entry.get("refused")
+        }
+        better = remedies(one, shape, card, stated, others)
     return {
         **one.as_dict(),
         "problems": [],
