@@ -16,17 +16,20 @@ short_description: What a vLLM server will be, and everything that is wrong with
 options:
   _input: {description: The vllm role's variables without their prefix., type: dict, required: true}
   gpu_facts: {description: Answer of module gpu_info., type: dict, required: true}
+  hub: {description: "Answer of module hub_model, where an earlier plan said asks_hub.", type: dict, default: {}}
 author: PageIndex Home contributors (@pageindex-home)
 """
 
 RETURN = r"""
 _value:
-  description: model_name, model, gpus, tensor_parallel_size, arguments, environment and problems
+  description: model_name, model, gpus, tensor_parallel_size, arguments, environment, problems and asks_hub
   type: dict
 """
 
 
-def vllm_deployment(variables: dict[str, Any], gpu_facts: dict[str, Any]) -> dict[str, Any]:
+def vllm_deployment(
+    variables: dict[str, Any], gpu_facts: dict[str, Any], hub: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Variables → plan. Problems are listed in it, not raised."""
     try:
         known = vocabulary(str(variables["version"]))
@@ -36,7 +39,7 @@ def vllm_deployment(variables: dict[str, Any], gpu_facts: dict[str, Any]) -> dic
         raise AnsibleFilterError(f"vllm_deployment: {error} is missing") from error
     models = {**catalogue("models"), **(variables.get("models_extra") or {})}
     profiles = catalogue("vllm/profiles")["profiles"]
-    return plan(variables, models, profiles, gpu_facts, known).as_dict()
+    return plan(variables, models, profiles, gpu_facts, known, hub).as_dict()
 
 
 class FilterModule:
