@@ -140,5 +140,9 @@ def describe(arguments: dict[str, Any], token: str | None, certificate_authoriti
     except NotFound as error:
         return nothing(str(error), NOT_FOUND)
     except Failure as error:
-        outage = isinstance(error.__cause__, model_files.Passing)
-        return nothing(str(error), UNREACHABLE if outage else REFUSED)
+        outage = error.__cause__
+        if not isinstance(outage, model_files.Passing):
+            return nothing(str(error), REFUSED)
+        return nothing(
+            f"{outage}. Run the play again when the hub answers, or take another one (vllm_hub_endpoint).", UNREACHABLE
+        )

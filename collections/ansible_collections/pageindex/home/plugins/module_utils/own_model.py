@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.hub_model import NOT_FOUND, UNREACHABLE
+from ansible_collections.pageindex.home.plugins.module_utils.hub_model import NOT_FOUND
 
 
 def asks_hub(entry: Mapping[str, Any]) -> bool:
@@ -24,6 +24,4 @@ def hub_problems(hub: Mapping[str, Any], name: str, entry: Mapping[str, Any], mo
         known.discard(str(entry["repository"]))
         close = difflib.get_close_matches(str(entry["repository"]), sorted(known), n=3, cutoff=0.6)
         problem += f" Similar repositories of the catalogue: {', '.join(close)}." if close else ""
-    if hub.get("reason") == UNREACHABLE:
-        problem += f" Until then nothing is known of {entry['repository']}, and it cannot be downloaded."
     return [f"model {name}: {problem}"]
