@@ -1,8 +1,8 @@
 """A server on the processor (vllm_device: cpu): its flags, and whether it fits main memory.
 
-After vllm/platforms/cpu.py and vllm/v1/worker/cpu_worker.py of 0.32.0: the KV cache is as large as it is told to be, and
-VLLM_CPU_KVCACHE_SPACE (whole GiB, "legacy setting" there) wins over --kv-cache-memory-bytes. One worker holds the model
-and its cache; --gpu-memory-utilization would be a share of main memory, which the host needs for other things as well.
+After vllm/platforms/cpu.py and vllm/v1/worker/cpu_worker.py of 0.32.0: the KV cache is as large as it is told to be,
+and VLLM_CPU_KVCACHE_SPACE (whole GiB, "legacy setting" there) wins over --kv-cache-memory-bytes. One worker holds the
+model and its cache; --gpu-memory-utilization would be a share of main memory, which the host needs for other things.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FLAGS_OF_CARDS = ("--gpu-memory-utilization",)
 
 @dataclass(frozen=True)
 class Memory:
-    """What a server takes of main memory, in bytes; a figure from the plan, not measured. kv_cache is of all workers."""
+    """What a server takes of main memory, in bytes: planned, not measured. kv_cache is that of all workers."""
 
     weights: int
     kv_cache: int
@@ -132,8 +132,8 @@ def plan_memory(
         holds = cache.greatest_context(size, 1, context) // BLOCK_TOKENS * BLOCK_TOKENS
         problems.append(
             f"the KV cache of {_gib(size)} holds {holds:,} tokens of {shape.name}, but vllm_max_model_len is "
-            f"{context:,}, which needs {_gib(one)}. Set vllm_kv_cache_memory_bytes: {ceil_div(one, GIB)}G, or a shorter "
-            f"vllm_max_model_len"
+            f"{context:,}, which needs {_gib(one)}. Set vllm_kv_cache_memory_bytes: {ceil_div(one, GIB)}G, or a "
+            f"shorter vllm_max_model_len"
         )
     return Memory(shape.loaded_bytes(1), size * tensor_parallel), problems
 
@@ -177,7 +177,7 @@ def memory_problems(
     """Why the server does not fit this host, in one sentence with what would."""
     if shape and shape.quantization in WITHOUT_KERNELS:
         return [
-            f"{model_name}: {shape.quantization} weights do not run on a processor. Take 16-bit or AWQ weights of the model"
+            f"{model_name}: {shape.quantization} weights do not run on a processor. Take 16-bit or AWQ weights"
         ]
     if not host_mib or memory.total <= host_mib * MIB:
         return []

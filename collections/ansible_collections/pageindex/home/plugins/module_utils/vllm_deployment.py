@@ -320,8 +320,11 @@ def plan(
         problems += capability_problems(deployment.model, deployment.gpus, cards)
         settings = settings_of(variables, deployment.model, deployment.tensor_parallel_size)
         if not on_cards:
-            server = vllm_cpu.Server(deployment.model_name, deployment.model, deployment.tensor_parallel_size, hub or {})
-            settings, found = vllm_cpu.plan_server(server, settings, variables, gpu_facts.get("memory_total_mib"), models)
+            server = vllm_cpu.Server(
+                deployment.model_name, deployment.model, deployment.tensor_parallel_size, hub or {}
+            )
+            host_mib = gpu_facts.get("memory_total_mib")
+            settings, found = vllm_cpu.plan_server(server, settings, variables, host_mib, models)
             problems += found
             flags = {name: value for name, value in flags.items() if flag_name(name) not in vllm_cpu.FLAGS_OF_CARDS}
         for name, value in flags.items():
