@@ -129,6 +129,14 @@ def test_a_host_without_cards_gets_the_processors_image_and_nothing_of_nvidia() 
         assert case.arguments(module) == [], module
 
 
+def test_the_hub_is_asked_about_a_model_of_ones_own_only() -> None:
+    asked = rendered("staging", "staging").arguments("hub_model")
+    assert {call["repository"] for call in asked} == {"HuggingFaceTB/SmolLM2-135M-Instruct"}
+    # Before the host has settings of its own, and with them.
+    assert [bool(call["proxies"].get("no_proxy") is not None) for call in asked] == [True, False]
+    assert rendered("home", "trixie").arguments("hub_model") == []
+
+
 def test_one_card_gets_one_card() -> None:
     [container] = compose(rendered("home", "one_card"), "vllm")["services"].values()
     assert cards(container) == ["nvidia.com/gpu=0"]

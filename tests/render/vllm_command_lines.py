@@ -55,9 +55,7 @@ OWNERS_WISHES: dict[str, dict[str, Any]] = {
 }
 
 
-def command_line(
-    version: str, model: str, wishes: dict[str, Any], host: dict[str, Any] | None = None
-) -> list[str]:
+def command_line(version: str, model: str, wishes: dict[str, Any], host: dict[str, Any] | None = None) -> list[str]:
     """The words after `vllm serve` for one model. Raises AssertionError when the plan has problems."""
     variables = {
         "model": model,
@@ -82,7 +80,7 @@ def command_lines(version: str) -> dict[str, list[str]]:
         repository = words[0].removeprefix("/models/")
         key = tuple(word for word in words[1:] if word != repository)
         lines.setdefault(key, (name, words))
-    return {name: words for name, words in lines.values()}
+    return dict(lines.values())
 
 
 Lines = Iterator[tuple[str, list[str]]]

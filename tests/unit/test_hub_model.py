@@ -110,9 +110,7 @@ def test_a_complete_model_is_not_asked_about(hub: Hub, tmp_path: Path) -> None:
         (503, "", "unreachable", "answered 503"),
     ],
 )
-def test_a_refusal_says_what_to_do(
-    hub: Hub, tmp_path: Path, status: int, code: str, reason: str, words: str
-) -> None:
+def test_a_refusal_says_what_to_do(hub: Hub, tmp_path: Path, status: int, code: str, reason: str, words: str) -> None:
     hub.faults["status"] = (status, code)
     found = hub_model.describe(arguments(hub, tmp_path), None)
     assert (found["known"], found["reason"], found["gated"]) == (False, reason, reason == "gated")

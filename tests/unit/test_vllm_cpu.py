@@ -19,7 +19,13 @@ HUB = {
 }
 
 
-def planned(host_gib: int = 32, version: str = "0.32.0", hub: dict[str, Any] | None = None, **wish: Any) -> Deployment:
+def planned(
+    host_gib: int = 32,
+    version: str = "0.32.0",
+    hub: dict[str, Any] | None = None,
+    node_gib: int | None = None,
+    **wish: Any,
+) -> Deployment:
     variables = {
         "model": "qwen3-4b",
         "served_model_name": "pageindex-llm",
@@ -32,6 +38,7 @@ def planned(host_gib: int = 32, version: str = "0.32.0", hub: dict[str, Any] | N
     }
     models = {**catalogue("models"), "mine": {"repository": "me/mine"}}
     facts = {**NO_CARD, "memory_total_mib": host_gib * 1024}
+    facts["memory_node_mib"] = node_gib * 1024 if node_gib else None
     return plan(variables, models, catalogue("vllm/profiles")["profiles"], facts, vocabulary(version), hub)
 
 
@@ -107,6 +114,13 @@ def test_a_model_that_main_memory_does_not_hold_is_refused_with_one_that_it_does
     assert planned(host_gib=16, model=named).problems == []
     # One GiB less than its weights is too little.
     assert catalogue("models")[named]["weight_bytes"] <= 8 * 2**30
+
+
+def test_a_worker_has_the_memory_of_one_node() -> None:
+    [problem] = planned(host_gib=64, node_gib=32, model="qwen3-14b").problems
+    assert "this host has 32.0 GiB in the NUMA nodes of 1 worker(s)" in problem
+    assert planned(host_gib=64, node_gib=32, model="qwen3-14b", tensor_parallel_size=2).problems == []
+    assert planned(host_gib=64, model="qwen3-14b").problems == []
 
 
 def test_no_model_is_named_where_none_fits() -> None:

@@ -74,10 +74,10 @@ def plan_server(
     server: Server,
     settings: Mapping[str, Any],
     variables: Mapping[str, Any],
-    host_mib: int | None,
+    host: Mapping[str, Any],
     models: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
-    """The flags of a server without cards, and everything that stands against it on a host with so much memory."""
+    """The flags of a server without cards, and everything that stands against it; `host` is gpu_info's answer."""
     problems = wish_problems(variables)
     try:
         shape = shape_of(server.entry, server.hub)
@@ -85,7 +85,7 @@ def plan_server(
         return dict(settings), [*problems, str(error)]
     memory, found = plan_memory(variables, shape, server.tensor_parallel)
     problems += found
-    problems += memory_problems(memory, server.name, shape, host_mib, models)
+    problems += memory_problems(memory, server, shape, host, models)
     # A size in the environment wins in vLLM as well.
     own = KV_VARIABLE in (variables.get("environment") or {})
     return cpu_settings(settings, 0 if own else memory.kv_cache // server.tensor_parallel), problems
@@ -172,21 +172,24 @@ def wish_problems(variables: Mapping[str, Any]) -> list[str]:
 
 
 def memory_problems(
-    memory: Memory, model_name: str, shape: ModelShape | None, host_mib: int | None, models: Mapping[str, Any]
+    memory: Memory, server: Server, shape: ModelShape | None, host: Mapping[str, Any], models: Mapping[str, Any]
 ) -> list[str]:
     """Why the server does not fit this host, in one sentence with what would."""
     if shape and shape.quantization in WITHOUT_KERNELS:
-        return [
-            f"{model_name}: {shape.quantization} weights do not run on a processor. Take 16-bit or AWQ weights"
-        ]
-    if not host_mib or memory.total <= host_mib * MIB:
+        return [f"{server.name}: {shape.quantization} weights do not run on a processor. Take 16-bit or AWQ weights"]
+    total = int(host.get("memory_total_mib") or 0) * MIB
+    # A worker takes its memory from one NUMA node.
+    near = int(host.get("memory_node_mib") or 0) * MIB * server.tensor_parallel
+    has = min(total, near) if near else total
+    if not has or memory.total <= has:
         return []
-    room = host_mib * MIB - memory.kv_cache - REST_BYTES
+    where = f" in the NUMA nodes of {server.tensor_parallel} worker(s)" if has < total else ""
+    room = has - memory.kv_cache - REST_BYTES
     fitting = largest_that_fits(room, models)
     advice = f" The largest of the catalogue that fits with this cache: {fitting}." if fitting else ""
     return [
-        f"{model_name} on the processor needs {_gib(memory.total)} of main memory (weights {_gib(memory.weights)}, KV "
-        f"cache {_gib(memory.kv_cache)}, all else {_gib(REST_BYTES)}), this host has {_gib(host_mib * MIB)}.{advice} "
+        f"{server.name} on the processor needs {_gib(memory.total)} of main memory (weights {_gib(memory.weights)}, KV "
+        f"cache {_gib(memory.kv_cache)}, all else {_gib(REST_BYTES)}), this host has {_gib(has)}{where}.{advice} "
         f"Take a smaller model, a shorter vllm_max_model_len, or a smaller vllm_kv_cache_memory_bytes"
     ]
 

@@ -293,9 +293,7 @@ def plan(
         problems.append(f"vllm_device is {device!r}; expected {' or '.join(vllm_cpu.DEVICES)}")
     on_cards = device != vllm_cpu.CPU
     if on_cards:
-        deployment.gpus, found = choose_gpus(
-            variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards
-        )
+        deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
         problems += found
     deployment.tensor_parallel_size, found = choose_tensor_parallel_size(
         variables.get("tensor_parallel_size") if on_cards else variables.get("tensor_parallel_size") or 1,
@@ -323,8 +321,7 @@ def plan(
             server = vllm_cpu.Server(
                 deployment.model_name, deployment.model, deployment.tensor_parallel_size, hub or {}
             )
-            host_mib = gpu_facts.get("memory_total_mib")
-            settings, found = vllm_cpu.plan_server(server, settings, variables, host_mib, models)
+            settings, found = vllm_cpu.plan_server(server, settings, variables, gpu_facts, models)
             problems += found
             flags = {name: value for name, value in flags.items() if flag_name(name) not in vllm_cpu.FLAGS_OF_CARDS}
         for name, value in flags.items():

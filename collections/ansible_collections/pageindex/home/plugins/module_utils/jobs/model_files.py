@@ -88,9 +88,7 @@ class _RedirectWithoutToken(urllib.request.HTTPRedirectHandler):
 class Hub:
     """One hub endpoint, asked with or without a token."""
 
-    def __init__(
-        self, endpoint: str, token: str | None, repository: str, certificate_authorities: str = ""
-    ) -> None:
+    def __init__(self, endpoint: str, token: str | None, repository: str, certificate_authorities: str = "") -> None:
         """certificate_authorities: PEM text of those to trust beside the system's own."""
         self.endpoint = endpoint.rstrip("/")
         self.repository = repository

@@ -56,7 +56,9 @@ def side_by_side(
     rows = {name: [_cell(column.get(name)) for column in columns] for name in shapes}
     for name in sorted(rows, key=lambda name: (set(rows[name]) == {NO}, -shapes[name].linear_weights)):
         entry = models[name]
-        size = f"{int(entry['weight_bytes']) / 1e9:.1f} GB{' (computed)' if entry.get('weight_bytes_estimated') else ''}"
+        size = (
+            f"{int(entry['weight_bytes']) / 1e9:.1f} GB{' (computed)' if entry.get('weight_bytes_estimated') else ''}"
+        )
         licence = f"{entry['license']}{', gated' if entry.get('gated') else ''}"
         lines.append("| " + " | ".join([f"`{name}`", size, licence, *rows[name], str(entry["good_at"])]) + " |")
     return "\n".join(lines)
