@@ -2,7 +2,7 @@
 
 Runs with a Python that has vLLM's `.py` files (its kernels are not needed):
 
-    python3 parse_vllm_arguments.py '{"name": ["org/model", "--max-model-len", "32768"]}'
+    echo '{"name": ["org/model", "--max-model-len", "32768"]}' | python3 parse_vllm_arguments.py
 
 Prints vLLM's version, all flags it knows and, for each line that is refused, why.
 """
@@ -53,9 +53,9 @@ def refusal(arguments: list[str]) -> str | None:
 
 
 def main() -> None:
-    """Parse every command line given as JSON in the first argument."""
+    """Parse every command line of the JSON on standard input (an argument may hold no more than 128 KiB)."""
     logging.disable(logging.WARNING)
-    lines: dict[str, list[str]] = json.loads(sys.argv[1])
+    lines: dict[str, list[str]] = json.load(sys.stdin)
     refused = {name: why for name, arguments in lines.items() if (why := refusal(arguments)) is not None}
     import vllm.version
 

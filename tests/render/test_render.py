@@ -102,11 +102,39 @@ def cards(container: dict[str, Any]) -> list[str]:
     return list(reservation["device_ids"])
 
 
-@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+WITH_CARDS = [case for case in ALL_CASES if case.values[1] != "cpu_only"]
+
+
+@pytest.mark.parametrize(("inventory", "name"), WITH_CARDS)
 def test_cards_come_by_cdi(inventory: str, name: str) -> None:
     [container] = compose(rendered(inventory, name), "vllm")["services"].values()
     assert cards(container) and all(device.startswith("nvidia.com/gpu=") for device in cards(container))
     assert "runtime" not in container and "devices" not in container
+
+
+def test_a_host_without_cards_gets_the_processors_image_and_nothing_of_nvidia() -> None:
+    case = rendered("home", "cpu_only")
+    [container] = compose(case, "vllm")["services"].values()
+    assert "deploy" not in container and "devices" not in container
+    words = container["command"]
+    assert words[words.index("--dtype") + 1] == "bfloat16" and words[words.index("--max-num-seqs") + 1] == "4"
+    assert "--gpu-memory-utilization" not in words
+    [build] = [call for call in case.arguments("container_image") if call["repository"] == "pageindex-home/vllm"]
+    assert build["base_image"].startswith("vllm/vllm-openai-cpu:v")
+    survey = case.arguments("host_survey")[0]
+    assert survey["package_names"]["driver"] == survey["package_names"]["toolkit"] == []
+    assert "models" in survey["paths"] and "model hub" in {source["name"] for source in survey["sources"]}
+    assert not [path for path in case.files if "nvidia" in path]
+    for module in ("gpu_power", "container_gpu_probe", "cdi_current"):
+        assert case.arguments(module) == [], module
+
+
+def test_the_hub_is_asked_about_a_model_of_ones_own_only() -> None:
+    asked = rendered("staging", "staging").arguments("hub_model")
+    assert {call["repository"] for call in asked} == {"HuggingFaceTB/SmolLM2-135M-Instruct"}
+    # Before the host has settings of its own, and with them.
+    assert [bool(call["proxies"].get("no_proxy") is not None) for call in asked] == [True, False]
+    assert rendered("home", "trixie").arguments("hub_model") == []
 
 
 def test_one_card_gets_one_card() -> None:

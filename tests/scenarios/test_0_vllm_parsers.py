@@ -13,7 +13,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.catalogue_files imp
     catalogue,
 )
 from staging import images, wheels
-from tests.render.vllm_command_lines import catalogue_command_lines, planned_command_lines
+from tests.render.vllm_command_lines import command_lines
 
 PROGRAM = Path(__file__).resolve().parents[1] / "render" / "parse_vllm_arguments.py"
 DEFAULT = str(catalogue("versions")["vllm"]["version"])
@@ -27,8 +27,8 @@ def ask_parser(version: str, lines: dict[str, list[str]]) -> dict:
         command += ["--volume", f"{wheels.vllm_next(version)}:/next:ro", "--env", "PYTHONPATH=/next"]
     image = images.vllm(wheels.vllm())
     answer = subprocess.run(
-        [*command, image.local_name, "-", json.dumps(lines)],
-        input=PROGRAM.read_text(encoding="utf-8"),
+        [*command, image.local_name, "-c", PROGRAM.read_text(encoding="utf-8")],
+        input=json.dumps(lines),
         capture_output=True,
         text=True,
         timeout=300,
@@ -40,7 +40,7 @@ def ask_parser(version: str, lines: dict[str, list[str]]) -> dict:
 
 @pytest.mark.parametrize("version", [DEFAULT, NEXT])
 def test_every_command_line_parses(surroundings: None, version: str) -> None:
-    lines = {**catalogue_command_lines(version), **planned_command_lines(version)}
+    lines = command_lines(version)
     answer = ask_parser(version, {**lines, "a removed flag": ["some/model", "--enable-reasoning"]})
     assert answer["version"].startswith(version)
     # The removed flag shows that the parser was really asked.

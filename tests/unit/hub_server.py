@@ -25,6 +25,7 @@ class Hub:
     faults: dict[str, Any] = field(default_factory=dict)
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     url: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
     def asked(self, path: str) -> list[str | None]:
         """The Range headers of the requests for a file, in order."""
@@ -85,10 +86,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 status, code = hub.faults["status"]
                 return self.answer(status, {}, {"X-Error-Code": code, "X-Error-Message": "said the hub"})
             if path == f"/api/models/{REPOSITORY}/revision/main":
-                return self.answer(200, {"sha": COMMIT})
+                return self.answer(200, {"sha": COMMIT, **hub.about})
             if path == f"/api/models/{REPOSITORY}/tree/{COMMIT}":
                 return self.tree(split.query)
             match = re.fullmatch(rf"/{REPOSITORY}/resolve/{COMMIT}/(.+)", path)
+            if match and hub.faults.get("gated_files") and not self.headers.get("Authorization"):
+                return self.answer(401, {}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "access is restricted"})
             if match and hub.faults.get("elsewhere"):
                 self.send_response(302)
                 self.send_header("Location", f"{hub.faults['elsewhere']}{self.path}")

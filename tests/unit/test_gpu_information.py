@@ -211,6 +211,7 @@ def test_the_real_pynvml_works_without_a_driver(tmp_path: Path) -> None:
     assert set(facts["disk_free_mib"]) == {str(tmp_path / "not" / "yet")}
     assert free_space_mib(str(tmp_path / "not" / "yet")) > 0
     assert facts["memory_total_mib"] > 0
+    assert facts["memory_node_mib"] is None or facts["memory_node_mib"] > 0
 
 
 def test_a_missing_module_on_the_controller_says_how_to_install_it() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.host import host_plan, size_in_bytes
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import PlanError
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.host import host_plan
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import PlanError, size_in_bytes
 
 TWO_CARDS: dict[str, Any] = {
     "gpus": [

@@ -20,12 +20,13 @@ options:
     description: The plan of filter memory_plan, which chooses what the variables leave open and may refuse the wish.
     type: dict
   running: {description: Record of what is deployed., type: dict}
+  hub: {description: "Answer of module hub_model, where an earlier plan said asks_hub.", type: dict, default: {}}
 author: PageIndex Home contributors (@pageindex-home)
 """
 
 RETURN = r"""
 _value:
-  description: model_name, model, gpus, tensor_parallel_size, arguments, environment, problems and notes
+  description: model_name, model, gpus, tensor_parallel_size, arguments, environment, problems, notes and asks_hub
   type: dict
 """
 
@@ -35,6 +36,7 @@ def vllm_deployment(
     gpu_facts: dict[str, Any],
     memory: dict[str, Any] | None = None,
     running: dict[str, Any] | None = None,
+    hub: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Variables → plan. Problems are listed in it, not raised."""
     try:
@@ -45,7 +47,7 @@ def vllm_deployment(
         raise AnsibleFilterError(f"vllm_deployment: {error} is missing") from error
     models = {**catalogue("models"), **(variables.get("models_extra") or {})}
     profiles = catalogue("vllm/profiles")["profiles"]
-    return plan(variables, models, profiles, gpu_facts, known, memory, running).as_dict()
+    return plan(variables, models, profiles, gpu_facts, known, memory, running, hub).as_dict()
 
 
 class FilterModule:

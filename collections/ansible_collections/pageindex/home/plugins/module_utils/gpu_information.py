@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import glob
 import os
 import re
 import sys
@@ -103,6 +104,17 @@ def memory_total_mib(root: str = "/") -> int | None:
     """Main memory of the host in MiB."""
     match = re.search(r"MemTotal:\s+(\d+) kB", _read(os.path.join(root, "proc/meminfo")) or "")
     return int(match.group(1)) // 1024 if match else None
+
+
+def memory_node_mib(root: str = "/") -> int | None:
+    """Main memory of the smallest NUMA node in MiB, None where the kernel tells of no nodes."""
+    found = [
+        int(match.group(1)) // 1024
+        for path in glob.glob(os.path.join(root, "sys/devices/system/node/node[0-9]*/meminfo"))
+        if (match := re.search(r"MemTotal:\s+(\d+) kB", _read(path) or ""))
+    ]
+    # A node may have processors only.
+    return min((size for size in found if size), default=None)
 
 
 def container_of(pid: int, proc: str = "/proc") -> str | None:
@@ -274,6 +286,7 @@ def gather(packed_pynvml: str, root: str = "/", library: str = "", paths: Sequen
         "driver_loaded": loaded_driver(root),
         "pci_gpus": pci_gpus(root),
         "memory_total_mib": memory_total_mib(),
+        "memory_node_mib": memory_node_mib(),
         "cpu_count": os.cpu_count(),
         "disk_free_mib": {path: free_space_mib(path) for path in paths},
         "nvml": None,

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils import vllm_cpu
 from ansible_collections.pageindex.home.plugins.module_utils.gpu_cards import own_cards
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan import words
+from ansible_collections.pageindex.home.plugins.module_utils.own_model import asks_hub, hub_problems
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import (
     ArgumentsError,
     Vocabulary,
@@ -49,6 +51,7 @@ class Deployment:
     environment: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the memory plan thinks of it, where that is worth a word
+    asks_hub: bool = False  # what the catalogue does not say of the model is wanted from module hub_model
 
     def as_dict(self) -> dict[str, Any]:
         """For Ansible."""
@@ -316,11 +319,13 @@ def plan(
     vocabulary: Vocabulary,
     memory: Mapping[str, Any] | None = None,
     running: Mapping[str, Any] | None = None,
+    hub: Mapping[str, Any] | None = None,
 ) -> Deployment:
     """The deployment that follows from the role's variables (without their vllm_ prefix).
 
     `memory` is the plan of memory_plan.host; without one nothing is chosen, and vLLM's own defaults hold. `running` is
-    the record of what is deployed.
+    the record of what is deployed. `hub` is the answer of module hub_model, where `asks_hub` of an earlier plan wanted
+    it.
     """
     deployment = Deployment(str(variables["model"]))
     problems = deployment.problems
@@ -329,13 +334,23 @@ def plan(
 
     deployment.model, found = find_model(deployment.model_name, models)
     problems += found
-    deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
-    problems += found
-    if memory is not None:
-        same_cards = running if running and running.get("gpus") == deployment.gpus else {}
-        variables |= left_open(variables, deployment.model, memory, same_cards)
+    if deployment.model.get("repository") and not found:
+        deployment.asks_hub = asks_hub(deployment.model)
+        problems += hub_problems(hub or {}, deployment.model_name, deployment.model, models)
+    device = str(variables.get("device") or vllm_cpu.CUDA)
+    if device not in vllm_cpu.DEVICES:
+        problems.append(f"vllm_device is {device!r}; expected {' or '.join(vllm_cpu.DEVICES)}")
+    on_cards = device != vllm_cpu.CPU
+    if on_cards:
+        deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
+        problems += found
+        if memory is not None:
+            same_cards = running if running and running.get("gpus") == deployment.gpus else {}
+            variables |= left_open(variables, deployment.model, memory, same_cards)
     deployment.tensor_parallel_size, found = choose_tensor_parallel_size(
-        variables.get("tensor_parallel_size"), deployment.model, len(deployment.gpus)
+        variables.get("tensor_parallel_size") if on_cards else variables.get("tensor_parallel_size") or 1,
+        deployment.model,
+        len(deployment.gpus),
     )
     problems += found
 
@@ -354,6 +369,13 @@ def plan(
     if deployment.model.get("repository"):
         problems += capability_problems(deployment.model, deployment.gpus, cards)
         settings = settings_of(variables, deployment.model, deployment.tensor_parallel_size)
+        if not on_cards:
+            server = vllm_cpu.Server(
+                deployment.model_name, deployment.model, deployment.tensor_parallel_size, hub or {}
+            )
+            settings, found = vllm_cpu.plan_server(server, settings, variables, gpu_facts, models)
+            problems += found
+            flags = {name: value for name, value in flags.items() if flag_name(name) not in vllm_cpu.FLAGS_OF_CARDS}
         for name, value in flags.items():
             if settings.get(flag_name(name)) is None:
                 settings[flag_name(name)] = value

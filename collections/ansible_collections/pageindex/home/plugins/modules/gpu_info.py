@@ -106,6 +106,10 @@ memory_total_mib:
   description: Main memory in MiB.
   type: int
   returned: always
+memory_node_mib:
+  description: Main memory of the smallest NUMA node in MiB, null where the kernel tells of no nodes.
+  type: int
+  returned: always
 cpu_count:
   description: Number of processors.
   type: int

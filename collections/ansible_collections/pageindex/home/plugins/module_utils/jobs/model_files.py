@@ -58,6 +58,14 @@ class Failure(RuntimeError):
     """What went wrong, what was expected, and what to do next."""
 
 
+class NotFound(Failure):
+    """The hub knows no such repository or revision, or shows it to others only: hubs do not tell these apart."""
+
+
+class Gated(Failure):
+    """The repository is there, but its licence was not accepted by the owner of the token, or there is none."""
+
+
 class Passing(RuntimeError):
     """A fault that may go away by waiting: an outage, a lost connection."""
 
@@ -80,11 +88,17 @@ class _RedirectWithoutToken(urllib.request.HTTPRedirectHandler):
 class Hub:
     """One hub endpoint, asked with or without a token."""
 
-    def __init__(self, endpoint: str, token: str | None, repository: str) -> None:
+    def __init__(self, endpoint: str, token: str | None, repository: str, certificate_authorities: str = "") -> None:
+        """certificate_authorities: PEM text of those to trust beside the system's own."""
         self.endpoint = endpoint.rstrip("/")
         self.repository = repository
         self._token = token
-        self._opener = urllib.request.build_opener(_RedirectWithoutToken())
+        context = ssl.create_default_context()
+        if certificate_authorities:
+            context.load_verify_locations(cadata=certificate_authorities)
+        self._opener = urllib.request.build_opener(
+            _RedirectWithoutToken(), urllib.request.HTTPSHandler(context=context)
+        )
 
     def open(self, url: str, start: int = 0) -> http.client.HTTPResponse:
         """GET a URL, from a byte on. Raises Passing or Failure instead of urllib's errors."""
@@ -131,12 +145,12 @@ class Hub:
         said = error.headers.get("X-Error-Message", "") or error.reason
         page = f"{self.endpoint}/{self.repository}"
         if code == "GatedRepo":
-            raise Failure(
+            raise Gated(
                 f"{self.repository} is gated on {self.endpoint}: {said}. Accept its licence on {page} with the "
                 f"account that owns the token, then give that token to the role (vllm_hub_token)."
             )
         if error.code == 401:
-            raise Failure(
+            raise NotFound(
                 f"{self.endpoint} asks for a login for {self.repository} ({error.code}: {said}). The repository "
                 f"is private, misspelt, or the token is wrong: check {page} and vllm_hub_token."
             )
@@ -146,14 +160,14 @@ class Hub:
                 f"needs read access to it: check {page}."
             )
         if code == "RevisionNotFound":
-            raise Failure(
+            raise NotFound(
                 f"{self.repository} has no such revision ({said}; {url}). Expected a branch, a tag or a commit "
                 f"that {page}/commits lists."
             )
         if code == "EntryNotFound":
             raise Failure(f"{self.endpoint} lists a file that it does not serve: {url} ({said})")
         if error.code == 404:
-            raise Failure(
+            raise NotFound(
                 f"{self.repository} was not found on {self.endpoint} ({error.code}: {said}). Check the spelling "
                 f"of the repository on {page}, and the endpoint."
             )
@@ -176,14 +190,18 @@ class Hub:
         following = re.search(r'<([^>]+)>\s*;\s*rel="?next"?', link)
         return document, urllib.parse.urljoin(url, following.group(1)) if following else None
 
-    def resolve(self, revision: str) -> str:
-        """The commit of a branch, tag or commit."""
+    def about(self, revision: str) -> dict[str, Any]:
+        """What the hub says of a branch, tag or commit: `sha`, and mostly `gated`, `tags`, `cardData`."""
         name = urllib.parse.quote(revision, safe="")
         document, _ = self.json(f"{self.endpoint}/api/models/{self.repository}/revision/{name}")
         commit = str(document.get("sha", "")) if isinstance(document, dict) else ""
         if not COMMIT.fullmatch(commit):
             raise Failure(f"{self.endpoint} named no commit for {self.repository} at {revision}: {commit!r}")
-        return commit
+        return dict(document)
+
+    def resolve(self, revision: str) -> str:
+        """The commit of a branch, tag or commit."""
+        return str(self.about(revision)["sha"])
 
     def tree(self, commit: str) -> list[dict[str, Any]]:
         """Every file of a commit: {path, size, sha256} or {path, size, git_sha1} for small ones."""
@@ -545,7 +563,8 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _with_patience(patience: Patience, action: Callable[[], Any]) -> Any:
+def with_patience(patience: Patience, action: Callable[[], Any]) -> Any:
+    """What the action returns, tried again as long as its fault may pass. Raises Failure."""
     while True:
         try:
             answer = action()
@@ -571,8 +590,8 @@ def run(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     report("asking the hub")
     commit = known_commit(arguments)
     if commit is None:
-        commit = str(_with_patience(patience, lambda: hub.resolve(arguments["revision"])))
-    tree = _with_patience(patience, lambda: hub.tree(commit))
+        commit = str(with_patience(patience, lambda: hub.resolve(arguments["revision"])))
+    tree = with_patience(patience, lambda: hub.tree(commit))
     files = choose(tree, list(arguments["ignore"]))
     if not any(entry["path"] == "config.json" for entry in files):
         raise Failure(

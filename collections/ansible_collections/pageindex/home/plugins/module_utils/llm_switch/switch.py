@@ -131,6 +131,7 @@ class Switch:
                 "predicted": prediction.get("predicted") or {},
                 "observation": seen,
                 "speed": dict(speed),
+                "start_seconds": self._figures["engine_start_seconds"],
                 "time": round(time.time()),
             }
         )

@@ -27,6 +27,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.model i
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.plan import Plan, decide
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.ranking import Ranked, rank
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.remedies import Remedy, remedies
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.side_by_side import layout, side_by_side
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.sources import (
     catalogue_shape,
     config_shape,
@@ -69,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
     cards.add_argument("--gpu", metavar="NAME", default="rtx_5090", help="catalogue name, or NVML's (default rtx_5090)")
     cards.add_argument("--gpus", metavar="N", type=int, default=1, help="how many (default 1)")
     cards.add_argument("--gpu-total-mib", metavar="N", type=int, help="total memory as nvidia-smi shows it")
+    cards.add_argument(
+        "--side-by-side",
+        metavar="CARDS",
+        nargs="+",
+        help="with --all: a Markdown table of several layouts, such as rtx_4090 2xrtx_5090",
+    )
     wish = words.add_argument_group("the server; what is left out is vLLM's default")
     wish.add_argument("--vllm-version", metavar="V", help="default: the catalogue's")
     wish.add_argument("--utilization", metavar="0.92", type=float)
@@ -100,12 +107,17 @@ def _run(options: argparse.Namespace) -> int:
     if len(chosen) != 1:
         given = ", ".join(f"--{name}" for name in chosen) or "none of them"
         raise PlanError(f"found {given}; expected exactly one of --model, --config, --all, --cases")
+    if options.side_by_side and not options.all:
+        raise PlanError("--side-by-side compares the whole catalogue; expected --all beside it")
     known = facts()
     if options.cases:
         return _cases(options, known)
     card = find_card(options.gpu, known.gpus, options.gpu_total_mib)
     wish = _wish(options)
     others = {name: shape_of_entry(name, entry, known) for name, entry in known.models.items()}
+    if options.side_by_side:
+        print(side_by_side(known.models, others, [layout(text, known.gpus) for text in options.side_by_side], wish))
+        return 0
     if options.all:
         return _all(options, known, others, card, wish)
     shape = (

@@ -27,14 +27,17 @@ from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.sources
     facts,
     shape_of_entry,
 )
-from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import NothingKnown, PlanError
+from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.units import (
+    NothingKnown,
+    PlanError,
+    size_in_bytes,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.verdict import FITS
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.wish import Wish
 from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments import flag_name
 
 # The verdict where there is nothing to plan with.
 UNKNOWN = "unknown"
-_SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def host_plan(
@@ -208,15 +211,3 @@ def _wish(variables: Mapping[str, Any]) -> Wish:
         text_only=str(stated("language_model_only")).lower() == "true",
         kv_bytes=size_in_bytes(stated("kv_cache_memory_bytes")),
     )
-
-
-def size_in_bytes(text: Any) -> int | None:
-    """ "8G" → 8589934592, as vLLM reads sizes: capitals are powers of 1024. None stays None. Raises PlanError."""
-    if text in (None, ""):
-        return None
-    words = str(text).strip()
-    factor = _SIZES.get(words[-1], 1)
-    try:
-        return int(float(words if factor == 1 else words[:-1]) * factor)
-    except ValueError as error:
-        raise PlanError(f"vllm_kv_cache_memory_bytes is {text!r}; expected a size such as 8G") from error

@@ -164,16 +164,22 @@ def plan(
     )
 
 
+def _divides(shape: ModelShape, tensor_parallel: int) -> bool:
+    """Whether vLLM can share the heads; KV heads that are fewer than the cards are repeated (models' attention)."""
+    kv_heads = shape.kv_heads
+    return not shape.heads % tensor_parallel and not (kv_heads % tensor_parallel and tensor_parallel % kv_heads)
+
+
 def _check(shape: ModelShape, gpus: int, tensor_parallel: int, wish: Wish) -> None:
     """Raises PlanError where the wish is no layout at all."""
     if gpus < 1 or tensor_parallel < 1:
         raise PlanError(f"{gpus} cards and tensor parallelism {tensor_parallel}; expected 1 or more of each")
     if tensor_parallel > gpus:
         raise PlanError(f"tensor parallelism {tensor_parallel} needs as many cards; there are {gpus}")
-    if shape.heads % tensor_parallel:
+    if not _divides(shape, tensor_parallel):
         raise PlanError(
-            f"tensor parallelism {tensor_parallel} does not divide the {shape.heads} attention heads of {shape.name}; "
-            f"expected 1, 2, 4 … (--tensor-parallel)"
+            f"tensor parallelism {tensor_parallel} does not divide the {shape.heads} attention heads and "
+            f"{shape.kv_heads} KV heads of {shape.name}; expected 1, 2, 4 … (--tensor-parallel)"
         )
     if wish.utilization is not None and not 0 < wish.utilization <= 1:
         raise PlanError(f"the utilisation is {wish.utilization}; expected more than 0 and at most 1, such as 0.92")
@@ -220,7 +226,7 @@ def layouts(shape: ModelShape, gpus: int, wish: Wish) -> list[int]:
     """Cards that one server may be spread over, the fewest first; as wished where it is."""
     if wish.tensor_parallel:
         return [wish.tensor_parallel]
-    return [size for size in (1, 2, 4, 8) if size <= gpus and shape.heads % size == 0]
+    return [size for size in (1, 2, 4, 8) if size <= gpus and _divides(shape, size)]
 
 
 def decide(shape: ModelShape, card: Card, gpus: int, wish: Wish, constants: Constants = CONSTANTS) -> Plan:
