@@ -32,8 +32,8 @@ and the older hall is still in use. Two keepers look after it in turns; they liv
 # Machines
 
 Two pumps share the work. The larger one runs through the night, when power is cheap, and the smaller one helps out on
-dry days. Both have bearings of bronze, which are greased every second week. A spare impeller hangs on the wall of the older
-hall, and the crane above it lifts four tonnes.
+dry days. Both have bearings of bronze, which are greased every second week. A spare impeller hangs on the wall of the
+older hall, and the crane above it lifts four tonnes.
 
 # Inspection
 
