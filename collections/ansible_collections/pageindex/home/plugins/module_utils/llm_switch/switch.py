@@ -114,7 +114,8 @@ class Switch:
         return None
 
     def _prove(self) -> None:
-        for proof in self.settings.get("proofs") or []:
+        # Without a model before there is nothing to go back to, and those services may be older than this one.
+        for proof in (self.settings.get("proofs") or []) if self.state.current else []:
             proved, detail = self._proof(proof)
             line = Check(proof["name"], proved, detail).as_dict()["line"]
             self._say(line)
