@@ -69,11 +69,17 @@ class Rendered:
     @property
     def files(self) -> dict[str, str]:
         """Path on the host → content."""
-        return {
+        written = {
             file["path"]: file["content"]
             for arguments in self.arguments("file_set")
             for file in arguments.get("files", [])
         }
+        deployed = {
+            f"{arguments['service_directory']}/{name}": content
+            for arguments in self.arguments("llm_deployment")
+            for name, content in arguments["files"].items()
+        }
+        return written | deployed
 
     @property
     def build_contexts(self) -> dict[str, dict[str, str]]:

@@ -177,7 +177,7 @@ def test_data_files_are_valid(inventory: str, name: str) -> None:
             ast.parse(content)
         elif suffix == "yml":
             assert isinstance(yaml.safe_load(content), dict)
-    assert {"json", "py", "yml"} <= seen
+    assert {"py", "yml"} <= seen
 
 
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
