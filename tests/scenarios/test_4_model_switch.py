@@ -130,7 +130,7 @@ def test_no_accepted_request_is_lost(good_switch: GoodSwitch) -> None:
     assert seen["failed"] == 0 and seen["truncated"] == 0, seen["failures"]
     assert min(seen["served"], seen["waited"], seen["after"]["served"]) > 0, seen
     # How long it takes is for benchmarks/switch.py to say; what the record says is what clients saw.
-    assert seen["gap_seconds"] >= last["gap_seconds"] >= last["engine_start_seconds"], last["timeline"]
+    assert min(seen["gap_seconds"], last["gap_seconds"]) >= last["engine_start_seconds"], last["timeline"]
 
 
 def test_a_second_switch_at_the_same_time_is_refused_and_names_the_first(good_switch: GoodSwitch) -> None:
