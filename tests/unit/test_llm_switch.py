@@ -162,6 +162,15 @@ def test_the_program_has_nothing_to_do_without_a_switch(tmp_path: Path) -> None:
     assert program.run(str(tmp_path / "nothing")) == 0
 
 
+def test_a_state_that_cannot_be_read_ends_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr(program.sys, "argv", ["program", str(tmp_path)])
+    assert program.main() == 2
+    assert "state.json is not JSON" in capsys.readouterr().err
+
+
 def test_one_program_at_a_time(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path)
     with host.store.locked("program", wait=False) as free:

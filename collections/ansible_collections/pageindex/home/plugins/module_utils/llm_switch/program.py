@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import REQUESTED, Switch
 
 NOT_ENDED = "the switch was interrupted while {phase}: its program was killed"
@@ -48,8 +48,12 @@ def run(directory: str, boot: bool = False) -> int:
 
 
 def main() -> int:
-    """The command line."""
-    return run(sys.argv[1], boot="boot" in sys.argv[2:])
+    """The command line. Status 2: the state cannot be read, and starting again will not help."""
+    try:
+        return run(sys.argv[1], boot="boot" in sys.argv[2:])
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
