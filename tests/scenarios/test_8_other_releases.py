@@ -17,6 +17,10 @@ RUNNING = "docker ps --format '{{.Names}} {{.ID}} {{.CreatedAt}}'"
 DOCKER_VERSION = "docker version --format '{{.Server.Version}}'"
 
 
+# Two more hosts from nothing: more than the gate has time for.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def bookworm(surroundings: None) -> Iterator[host.Host]:
     """A clean Debian 12 host."""
@@ -72,7 +76,6 @@ def module_signer(noble: host.Host) -> str:
     return noble.execute(look, check=True).stdout.strip()
 
 
-@pytest.mark.long
 def test_secure_boot_brings_the_distributions_signed_modules(noble: host.Host) -> None:
     """The unsigned driver of NVIDIA's source is there and works; then somebody turns Secure Boot on."""
     first = converge("--tags", "nvidia_driver", inventory=noble.inventory)
@@ -88,7 +91,6 @@ def test_secure_boot_brings_the_distributions_signed_modules(noble: host.Host) -
     assert converge("--tags", "nvidia_driver", inventory=noble.inventory).changed == []
 
 
-@pytest.mark.long
 def test_the_distributions_docker_gives_way_to_dockers_own(noble: host.Host) -> None:
     tags = ("--tags", "docker_engine")
     # This host has Debian's archive, where Compose is named otherwise than in Ubuntu's.
