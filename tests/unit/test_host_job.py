@@ -166,3 +166,15 @@ def test_names_are_readable_and_different() -> None:
     )
     assert first.startswith("model-files-qwen-qwen3-8b-main-")
     assert first != second
+
+
+def test_running_names_the_jobs_of_one_kind_that_systemd_still_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("model-files-a-1", "model-files-b-2", "container-image-c-3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "identity.json").write_text(json.dumps({"repository": name}))
+    monkeypatch.setattr(host_job, "_unit_is_active", lambda name: name != "model-files-b-2")
+    assert host_job.running("model-files", str(tmp_path)) == [
+        ("pageindex-home-job-model-files-a-1.service", {"repository": "model-files-a-1"})
+    ]

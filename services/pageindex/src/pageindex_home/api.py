@@ -138,16 +138,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.data_directory)
-        self.llm = LanguageModel(
-            url=settings.llm_url,
-            model=settings.llm_model,
-            api_key=settings.llm_api_key,
-            concurrency=settings.llm_concurrency,
-            timeout=settings.llm_timeout_seconds,
-            wait=settings.llm_wait_seconds,
-            context_override=settings.llm_context_tokens,
-            extra_body=settings.llm_extra_body,
-        )
+        self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
         engine = HomeEngine(self.llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
         self.indexer = Indexer(self.store, engine, settings)
         self.answerer = Answerer(

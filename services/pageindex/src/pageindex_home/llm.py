@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from .settings import Settings
+
 log = logging.getLogger(__name__)
 
 #: Taken when neither the server nor the settings tell the context size.
@@ -82,6 +84,20 @@ class LanguageModel:
     context_override: int = 0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     transport: httpx.AsyncBaseTransport | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, wait: float = 0.0) -> LanguageModel:
+        """The model that the settings name; *wait* as above."""
+        return cls(
+            url=settings.llm_url,
+            model=settings.llm_model,
+            api_key=settings.llm_api_key,
+            concurrency=settings.llm_concurrency,
+            timeout=settings.llm_timeout_seconds,
+            wait=wait,
+            context_override=settings.llm_context_tokens,
+            extra_body=settings.llm_extra_body,
+        )
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")

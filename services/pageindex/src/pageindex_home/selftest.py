@@ -23,7 +23,6 @@ from .settings import Settings, SettingsError
 
 FACT = "48213"
 QUESTION = "What is the inspection number of the Larkspur pumping station?"
-SECTION = "Inspection"
 DOCUMENT = f"""# Larkspur pumping station
 
 The station stands on the north bank of the river and lifts water to the upper reservoir. It was built in two stages,
@@ -54,15 +53,7 @@ async def ask(settings: Settings, patience: float) -> Answer:
     Raises:
         LanguageModelError: it stayed away, or refused.
     """
-    llm = LanguageModel(
-        url=settings.llm_url,
-        model=settings.llm_model,
-        api_key=settings.llm_api_key,
-        concurrency=settings.llm_concurrency,
-        timeout=settings.llm_timeout_seconds,
-        context_override=settings.llm_context_tokens,
-        extra_body=settings.llm_extra_body,
-    )
+    llm = LanguageModel.from_settings(settings)
     try:
         # First and alone: an index is made without a model as well, and would hide that it is away.
         problem = await llm.check()

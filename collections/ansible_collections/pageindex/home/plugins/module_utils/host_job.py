@@ -78,6 +78,16 @@ def _unit_is_active(name: str) -> bool:
     return state in ("active", "activating", "reloading", "deactivating")
 
 
+def running(kind: str, root: str = JOBS_ROOT) -> list[tuple[str, dict[str, Any]]]:
+    """Jobs of one kind that run now: the unit and the arguments of each."""
+    found = []
+    for identity in sorted(Path(root).glob(f"{kind}-*/identity.json")):
+        name = identity.parent.name
+        if _unit_is_active(name):
+            found.append((unit_name(name), _read(identity) or {}))
+    return found
+
+
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Only one play at a time looks at a job and starts it."""

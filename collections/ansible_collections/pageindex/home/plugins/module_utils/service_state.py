@@ -142,6 +142,12 @@ def container_from_inspect(inspected: dict[str, Any]) -> Container:
     )
 
 
+def container_address(inspected: dict[str, Any]) -> str:
+    """An address at which the host reaches a container, from `docker inspect`; empty where it is on no network."""
+    addresses = (network.get("IPAddress") for network in inspected["NetworkSettings"]["Networks"].values())
+    return next((str(address) for address in addresses if address), "")
+
+
 def read_container(name: str) -> Container:
     """Ask Docker about a container; one with status "absent" where there is none, or no Docker."""
     code, output, _ = _run("docker", "container", "inspect", name)

@@ -60,9 +60,9 @@ last:
 """
 
 import os
-import subprocess
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import request
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import RequestError, Wish
@@ -171,7 +171,7 @@ class Deployment:
 
 
 def _has_image(image: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+    return run_command(["docker", "image", "inspect", image]).returncode == 0
 
 
 def main() -> None:

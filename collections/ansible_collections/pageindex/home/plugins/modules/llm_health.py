@@ -87,6 +87,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
 )
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
+from ansible_collections.pageindex.home.plugins.module_utils.service_state import container_address
 
 REPORT = "/opt/pageindex-home/container_report.py"
 
@@ -115,10 +116,10 @@ def address(container: str) -> str:
             f"the container {container} is {inspected['State']['Status']}, expected running. "
             f"See `journalctl -u pageindex-home@{container}`"
         )
-    for network in inspected["NetworkSettings"]["Networks"].values():
-        if network.get("IPAddress"):
-            return str(network["IPAddress"])
-    raise HealthError(f"the container {container} has no address on any network")
+    found = container_address(inspected)
+    if not found:
+        raise HealthError(f"the container {container} has no address on any network")
+    return found
 
 
 def read_report(container: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ downloads: {description: Models that are being fetched now., type: list, element
 
 from dataclasses import asdict
 
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import downloads
+from ansible_collections.pageindex.home.plugins.module_utils import host_job
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 
@@ -51,7 +51,10 @@ def main() -> None:
     module = QuietModule(argument_spec={"directory": {"type": "path", "required": True}}, supports_check_mode=True)
     store = Store(module.params["directory"])
     try:
-        module.exit_json(changed=False, **asdict(store.read()), observed=store.observed(), downloads=downloads())
+        downloads = [
+            {"unit": unit, "repository": job.get("repository", "")} for unit, job in host_job.running("model-files")
+        ]
+        module.exit_json(changed=False, **asdict(store.read()), observed=store.observed(), downloads=downloads)
     except StoreError as error:
         module.fail_json(msg=str(error))
 

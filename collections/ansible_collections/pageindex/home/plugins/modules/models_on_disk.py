@@ -44,7 +44,7 @@ bytes: {description: Size of what can go (or went)., type: int, returned: always
 
 from dataclasses import asdict
 
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import downloads
+from ansible_collections.pageindex.home.plugins.module_utils import host_job
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.models_on_disk import delete, models, needed_paths
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
@@ -63,7 +63,8 @@ def main() -> None:
     parameters = module.params
     try:
         needed = needed_paths(asdict(Store(parameters["deployments"]).read()))
-        found = models(parameters["directory"], needed, [one["repository"] for one in downloads()])
+        fetched = [job.get("repository", "") for _, job in host_job.running("model-files")]
+        found = models(parameters["directory"], needed, fetched)
         goes = [model for model in found if not model.needed]
         if parameters["prune"] and not module.check_mode:
             for model in goes:

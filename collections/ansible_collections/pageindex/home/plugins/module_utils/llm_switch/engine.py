@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils import service_state
+from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 from ansible_collections.pageindex.home.plugins.module_utils.files import write_atomically
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import ServiceError
 
@@ -64,12 +64,9 @@ class Engine:
         unit = service_state.read_unit(self.name)
         if not unit.known:
             return
-        try:
-            done = subprocess.run(
-                ["systemctl", "stop", unit.name], capture_output=True, text=True, check=False, timeout=STOP_SECONDS
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ServiceError(f"{unit.name} did not stop within {STOP_SECONDS} s") from error
+        done = run_command(["systemctl", "stop", unit.name], timeout=STOP_SECONDS)
+        if done.returncode == 124:
+            raise ServiceError(f"{unit.name} did not stop within {STOP_SECONDS} s")
         if done.returncode != 0:
             raise ServiceError(f"`systemctl stop {unit.name}` failed: {done.stderr.strip()}")
 
@@ -113,10 +110,10 @@ class Engine:
 
     def address(self, port: int) -> str:
         """URL at which the host reaches the container. Raises ServiceError."""
-        inspected = json.loads(_docker("container", "inspect", self.name) or "[]")
-        for network in inspected[0]["NetworkSettings"]["Networks"].values() if inspected else []:
-            if network.get("IPAddress"):
-                return f"http://{network['IPAddress']}:{port}"
+        inspected = run_command(["docker", "container", "inspect", self.name])
+        address = service_state.container_address(json.loads(inspected.stdout)[0]) if inspected.returncode == 0 else ""
+        if address:
+            return f"http://{address}:{port}"
         raise ServiceError(f"the container {self.name} has no address on any network")
 
     def stays_up(self, seconds: float, config_hash: str) -> str:
@@ -134,11 +131,6 @@ class Engine:
             time.sleep(POLL_SECONDS)
 
 
-def _docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ""
-
-
 def prove(proof: Mapping[str, Any]) -> tuple[bool, str]:
     """Run a command in another service's container: (whether it proved what it is to prove, its last line).
 
@@ -148,16 +140,9 @@ def prove(proof: Mapping[str, Any]) -> tuple[bool, str]:
     container = proof["container"]
     if service_state.read_container(container).status != "running":
         return True, f"{container} does not run; not asked"
-    try:
-        done = subprocess.run(
-            ["docker", "exec", container, *proof["command"]],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=float(proof.get("timeout") or 180),
-        )
-    except subprocess.TimeoutExpired as error:
-        return False, f"no end after {error.timeout:.0f} s"
+    timeout = float(proof.get("timeout") or 180)
+    done = run_command(["docker", "exec", container, *proof["command"]], timeout=timeout)
+    if done.returncode == 124:
+        return False, f"no end after {timeout:.0f} s"
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return done.returncode == 0, lines[-1].strip() if lines else f"status {done.returncode}"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 
 _ASK = 'exec 3<>/dev/tcp/127.0.0.1/"$1" && printf "%s\\n" "$2" >&3 && cat <&3'
 SECONDS = 15
@@ -19,10 +20,7 @@ SECONDS = 15
 
 def _docker(*arguments: str) -> str | None:
     """Output of a docker command; None when it failed."""
-    try:
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = run_command(["docker", *arguments], timeout=SECONDS)
     return done.stdout if done.returncode == 0 else None
 
 

@@ -6,15 +6,13 @@ written at once; everything else is handed to the program that systemd supervise
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.program import boot_id
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store
@@ -45,7 +43,7 @@ class Wish:
 
 
 def _systemctl(*arguments: str) -> str:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    done = run_command(["systemctl", *arguments])
     if done.returncode != 0 and arguments[0] not in ("is-active", "show"):
         raise RequestError(f"`systemctl {' '.join(arguments)}` failed: {done.stderr.strip()}")
     return done.stdout.strip()
@@ -155,13 +153,3 @@ def verdict(last: Mapping[str, Any], service: str) -> str:
     else:
         parts.append("There is no model before to go back to; systemd goes on trying.")
     return "\n".join(parts)
-
-
-def downloads(root: str = "/run/pageindex-home/jobs") -> list[dict[str, str]]:
-    """Models that are being fetched now: {"unit", "repository"} each."""
-    found = []
-    for identity in sorted(Path(root).glob("model-files-*/identity.json")):
-        unit = f"pageindex-home-job-{identity.parent.name}.service"
-        if _systemctl("is-active", unit) in ("active", "activating"):
-            found.append({"unit": unit, "repository": json.loads(identity.read_text())["repository"]})
-    return found

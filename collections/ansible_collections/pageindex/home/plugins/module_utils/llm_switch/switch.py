@@ -150,8 +150,7 @@ class Switch:
 
     def undo(self, reason: str) -> None:
         """Have the deployment before serve again, and write down why."""
-        first = self.order["phase"] != UNDOING
-        if first:
+        if self.order["phase"] != UNDOING:
             self.order["reason"] = reason
             self.order["failed_in"] = self.order["phase"]
         self._phase(UNDOING)
