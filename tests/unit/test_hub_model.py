@@ -147,7 +147,7 @@ def test_other_repositories_are_refused(hub: Hub, tmp_path: Path) -> None:
 def planned(entry: dict[str, Any], hub: dict[str, Any] | None = None) -> vllm_deployment.Deployment:
     variables = {"model": "mine", "served_model_name": "pageindex-llm", "gpus": "all"}
     models = {**catalogue("models"), "mine": entry}
-    return vllm_deployment.plan(variables, models, {}, ONE_CARD, vocabulary("0.32.0"), hub)
+    return vllm_deployment.plan(variables, models, {}, ONE_CARD, vocabulary("0.32.0"), hub=hub)
 
 
 def test_only_what_the_catalogue_does_not_know_is_asked() -> None:

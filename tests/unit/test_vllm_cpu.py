@@ -39,7 +39,7 @@ def planned(
     models = {**catalogue("models"), "mine": {"repository": "me/mine"}}
     facts = {**NO_CARD, "memory_total_mib": host_gib * 1024}
     facts["memory_node_mib"] = node_gib * 1024 if node_gib else None
-    return plan(variables, models, catalogue("vllm/profiles")["profiles"], facts, vocabulary(version), hub)
+    return plan(variables, models, catalogue("vllm/profiles")["profiles"], facts, vocabulary(version), hub=hub)
 
 
 def value_of(deployment: Deployment, flag: str) -> str:

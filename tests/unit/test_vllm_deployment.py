@@ -196,7 +196,7 @@ def with_memory_plan(
     models = {**catalogue("models"), **variables.get("models_extra", {})}
     profiles = catalogue("vllm/profiles")["profiles"]
     memory = host_plan(variables, facts)
-    return plan(variables, models, profiles, facts, vocabulary("0.32.0"), memory, running)
+    return plan(variables, models, profiles, facts, vocabulary("0.32.0"), memory=memory, running=running)
 
 
 MINE: dict[str, Any] = {"model": "mine", "models_extra": {"mine": {"repository": "me/mine", "native_context": 8192}}}

@@ -47,7 +47,7 @@ def vllm_deployment(
         raise AnsibleFilterError(f"vllm_deployment: {error} is missing") from error
     models = {**catalogue("models"), **(variables.get("models_extra") or {})}
     profiles = catalogue("vllm/profiles")["profiles"]
-    return plan(variables, models, profiles, gpu_facts, known, memory, running, hub).as_dict()
+    return plan(variables, models, profiles, gpu_facts, known, memory=memory, running=running, hub=hub).as_dict()
 
 
 class FilterModule:

@@ -317,6 +317,7 @@ def plan(
     profiles: Mapping[str, Any],
     gpu_facts: Mapping[str, Any],
     vocabulary: Vocabulary,
+    *,
     memory: Mapping[str, Any] | None = None,
     running: Mapping[str, Any] | None = None,
     hub: Mapping[str, Any] | None = None,
