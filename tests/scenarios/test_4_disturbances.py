@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from staging import host
 from tests.scenarios.acceptance_run import run_acceptance
 from tests.scenarios.ansible_run import ad_hoc
@@ -34,10 +32,17 @@ def test_docker_restart_leaves_the_containers_running(finished_host: StagingHost
     wait_for("a healthy start", everything_serves, 60)
     before = container_states()
     host.execute("systemctl restart docker", check=True)
-    # The foreground compose loses its connection and systemd starts it again around the same container.
-    time.sleep(5)
-    wait_for("units and containers after the restart", everything_serves, 120)
+    # The units lose their connection and start again around the same containers; a second restart meets them waiting.
+    wait_for("a unit that waits for its containers", lambda: "activating" in unit_states(), 60)
+    host.execute("systemctl restart docker", check=True)
+    wait_for("a unit that waits for its containers", lambda: "activating" in unit_states(), 60)
+    wait_for("units and containers after the restarts", everything_serves, 120)
     assert container_states() == before
+
+
+def unit_states() -> list[str]:
+    units = " ".join(f"pageindex-home@{name}.service" for name in ("vllm", "pageindex", "gateway"))
+    return host.execute(f"systemctl is-active {units}").stdout.split()
 
 
 def test_a_container_keeps_its_gpus_over_daemon_reload_and_a_docker_restart(finished_host: StagingHost) -> None:
