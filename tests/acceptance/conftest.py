@@ -18,7 +18,6 @@ from tests.acceptance.http_on_host import HttpOnHost
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-CONTAINERS = ("vllm", "pageindex", "gateway")
 USAGE = (
     "the acceptance suite needs a finished host: "
     "pytest tests/acceptance --hosts=ansible://gpu_hosts --ansible-inventory=inventory/home"
@@ -125,9 +124,17 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def containers(host: Any) -> Containers:
+def deployed(host: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is deployed as the model server, as the host keeps it."""
+    state = json.loads(host.file(f"{settings['directories']['state']}/llm/state.json").content_string)
+    return dict(state["current"])
+
+
+@pytest.fixture(scope="module")
+def containers(host: Any, deployed: dict[str, Any]) -> Containers:
     """The stack's containers, inspected once."""
-    return once(host, "containers", lambda: Containers(host, CONTAINERS))
+    services = {"vllm": deployed.get("service", "vllm"), "pageindex": "pageindex", "gateway": "gateway"}
+    return once(host, "containers", lambda: Containers(host, services))
 
 
 @pytest.fixture(scope="module")

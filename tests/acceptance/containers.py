@@ -20,27 +20,32 @@ print(json.dumps(results))
 
 
 class Containers:
-    """The running containers of one host, inspected once."""
+    """The running containers of one host, inspected once, by the names that the suite has for them.
 
-    def __init__(self, host: Any, names: tuple[str, ...]) -> None:
+    `services` has the name on the host of each: the model server runs in one of two services.
+    """
+
+    def __init__(self, host: Any, services: dict[str, str]) -> None:
         self._host = host
-        self.names = names
-        found = host.run("docker inspect " + " ".join(["%s"] * len(names)), *names)
+        self.services = services
+        self.names = tuple(services)
+        found = host.run("docker inspect" + " %s" * len(services), *services.values())
         self.inspected: dict[str, dict[str, Any]] = {
             entry["Name"].removeprefix("/"): entry for entry in json.loads(found.stdout or "[]")
         }
 
     def __getitem__(self, name: str) -> dict[str, Any]:
-        assert name in self.inspected, (
-            f"there is no container {name}; see: systemctl status pageindex-home@{name}.service"
+        service = self.services[name]
+        assert service in self.inspected, (
+            f"there is no container {service}; see: systemctl status pageindex-home@{service}.service"
         )
-        return self.inspected[name]
+        return self.inspected[service]
 
     def python(self, name: str, program: str, *arguments: str) -> str:
         """Run a Python program inside the container; an assertion with its output when it fails."""
         command = "docker exec %s python3 -c %s" + " %s" * len(arguments)
-        result = self._host.run(command, name, program, *arguments)
-        assert result.rc == 0, f"in container {name}: {result.stdout}{result.stderr}"
+        result = self._host.run(command, self.services[name], program, *arguments)
+        assert result.rc == 0, f"in container {self.services[name]}: {result.stdout}{result.stderr}"
         return result.stdout
 
     def connections(self, name: str, targets: list[tuple[str, int]]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def test_only_the_gateway_publishes_ports(
 ) -> None:
     running = json.loads("[" + ",".join(host.check_output("docker ps --format json").splitlines()) + "]")
     published = {entry["Names"] for entry in running if "->" in entry["Ports"]}
-    assert published & set(containers.names) == {"gateway"}
+    assert published & set(containers.services.values()) == {"gateway"}
     bindings = containers["gateway"]["HostConfig"]["PortBindings"]
     found = {(entry["HostIp"], int(entry["HostPort"])) for entries in bindings.values() for entry in entries}
     assert found == {(entry["bind_address"], int(entry["bind_port"])) for entry in settings["frontends"]}
@@ -81,7 +81,8 @@ def test_no_way_out_of_the_container(
 
 def test_the_document_service_reaches_the_llm(containers: Containers) -> None:
     # The counterpart of the test above: connections from inside a container are possible at all.
-    assert containers.connections("pageindex", [("vllm", 8000)]) == {"vllm:8000": "connected"}
+    server = containers.services["vllm"]
+    assert containers.connections("pageindex", [(server, 8000)]) == {f"{server}:8000": "connected"}
 
 
 def test_the_other_services_reach_the_gateway_but_not_its_runtime_api(

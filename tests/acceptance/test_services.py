@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tests.acceptance.containers import Containers
 
 SYSTEM_UNITS = ("docker.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.path")
-SERVICES = ("vllm", "pageindex", "gateway")
 
 
 def show(host: Any, *units: str) -> dict[str, dict[str, str]]:
@@ -20,8 +18,8 @@ def show(host: Any, *units: str) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if block}
 
 
-def test_units_are_enabled_and_active(host: Any) -> None:
-    units = (*SYSTEM_UNITS, *(f"pageindex-home@{name}.service" for name in SERVICES))
+def test_units_are_enabled_and_active(host: Any, containers: Containers) -> None:
+    units = (*SYSTEM_UNITS, *(f"pageindex-home@{name}.service" for name in containers.services.values()))
     states = {name: (unit["UnitFileState"], unit["ActiveState"]) for name, unit in show(host, *units).items()}
     assert states == dict.fromkeys(units, ("enabled", "active"))
 
@@ -43,17 +41,18 @@ def test_no_unit_of_the_stack_has_failed(host: Any) -> None:
     assert failed.strip() == ""
 
 
-def test_journal_has_the_services_output(host: Any) -> None:
-    for name in SERVICES:
+def test_journal_has_the_services_output(host: Any, containers: Containers) -> None:
+    for name in containers.services.values():
         lines = host.check_output(
             "journalctl --unit %s --lines 5 --no-pager --output cat", f"pageindex-home@{name}.service"
         )
         assert lines.strip(), f"journalctl shows nothing of {name}"
 
 
-def test_what_runs_is_recorded(host: Any, containers: Containers, settings: dict[str, Any]) -> None:
-    state = json.loads(host.file(f"{settings['directories']['state']}/llm/state.json").content_string)
-    record = state["current"]["record"]
+def test_what_runs_is_recorded(
+    deployed: dict[str, Any], containers: Containers, settings: dict[str, Any]
+) -> None:
+    record = deployed["record"]
     assert record["repository"] == settings["llm"]["model"]["repository"]
     assert record["image_id"] == containers["vllm"]["Image"]
     assert record["config_hash"] == containers["vllm"]["Config"]["Labels"]["pageindex-home.config-hash"]

@@ -75,7 +75,7 @@ class Rendered:
             for file in arguments.get("files", [])
         }
         deployed = {
-            f"{arguments['service_directory']}/{name}": content
+            f"{arguments['services_directory']}/{arguments['settings']['slots'][0]}/{name}": content
             for arguments in self.arguments("llm_deployment")
             for name, content in arguments["files"].items()
         }

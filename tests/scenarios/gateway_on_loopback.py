@@ -223,7 +223,8 @@ class Gateway:
             "name": "llm",
             "bind_port": self.port,
             "internal_port": self.inside,
-            "servers": [f"vllm:{self.model.port}"],
+            # As on a host: the second one does not run, and has no address.
+            "servers": [f"vllm:{self.model.port}", f"vllm-2:{self.model.port}"],
             "health_path": "/health",
             "paths": ["/v1/models", "/v1/chat/completions", "/health"],
             "internal_paths": ["/tokenize"],

@@ -13,6 +13,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch i
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import ServiceError
 
 OLD, NEW = "a" * 64, "b" * 64
+SLOTS = ("vllm", "vllm-2")
 SPEED = {"first_token_seconds": 0.2, "tokens_per_second": 40.0}
 
 
@@ -22,7 +23,8 @@ class Killed(BaseException):
 
 def record(identifier: str) -> dict[str, Any]:
     """The record of a deployment."""
-    return {"model": {OLD: "old", NEW: "new"}[identifier], "config_hash": identifier, "arguments": [], "path": "/m"}
+    name = {OLD: "old", NEW: "new"}[identifier]
+    return {"model": name, "config_hash": identifier, "arguments": [], "path": "/m", "gpus": [0]}
 
 
 def files(identifier: str) -> dict[str, str]:
@@ -31,13 +33,21 @@ def files(identifier: str) -> dict[str, str]:
 
 
 class PretendedHost:
-    """What outlives the program: the store, the service's folder, the engine's process, the gateway's state."""
+    """What outlives the program: the store, and of each service the folder, the process, the gateway's state.
 
-    def __init__(self, tmp_path: Path, first: bool = False) -> None:
+    With `beside` the new server runs in the other service.
+    """
+
+    def __init__(self, tmp_path: Path, first: bool = False, beside: bool = False) -> None:
         self.store = Store(str(tmp_path / "llm"))
-        self.folder: dict[str, str] = {} if first else files(OLD)
-        self.running: str | None = None if first else OLD
-        self.closed = False
+        self.beside = beside
+        self.folders: dict[str, dict[str, str]] = {slot: {} for slot in SLOTS}
+        self.running: dict[str, str] = {}
+        self.at_boot: set[str] = set()
+        self.closed: set[str] = set()
+        if not first:
+            self.folders[SLOTS[0]], self.running[SLOTS[0]] = files(OLD), OLD
+            self.at_boot.add(SLOTS[0])
         self.refuses: dict[str, str] = {}  # identifier → what its engine says instead of starting
         self.golden_red = ""
         self.proof_red = ""
@@ -46,7 +56,8 @@ class PretendedHost:
         self.kill_at = -1  # number of the step before which everything ends
         if not first:
             self.store.keep_files(OLD, files(OLD))
-        state = State(current=None if first else {"id": OLD, "record": record(OLD), "since": 1})
+        current = {"id": OLD, "record": record(OLD), "service": SLOTS[0], "since": 1}
+        state = State(current=None if first else current)
         self.store.keep_files(NEW, files(NEW))
         state.switch = self.order()
         self.store.write(state)
@@ -68,22 +79,24 @@ class PretendedHost:
             "boot": boot_id(),
             "started": 1,
             "record": record(NEW),
+            "service": SLOTS[1] if self.beside else SLOTS[0],
             "prediction": {"server": {"model": "new", "card": "x"}, "predicted": {"kv_pool_mib": 5}},
             "settings": {
-                "service": "vllm",
-                "service_directory": "unused",
+                "slots": list(SLOTS),
+                "services_directory": "unused",
                 "start_timeout": 1,
                 "drain_seconds": 1,
                 "settle_seconds": 0,
                 "speed_factor": 0.5,
                 "request_timeout": 1,
                 "served_model_name": "m",
-                "proofs": [{"name": "PageIndex", "container": "pageindex", "command": ["x"]}],
+                "proofs": [{"name": "PageIndex", "container": "pageindex", "command": ["x", "{server}"]}],
             },
         }
 
     def step(self, name: str) -> None:
         """Something that changes the host is about to happen."""
+        assert not self.beside or self.reached, f"clients reach nobody before {name}: {self.steps}"
         if len(self.steps) == self.kill_at:
             self.kill_at = -1
             raise Killed(name)
@@ -91,77 +104,117 @@ class PretendedHost:
 
     def switch(self) -> Switch:
         """The switch as a program that was just started finds it."""
-        return Switch(self.store, Engine(self), Front(self), self.golden, self.proof)  # type: ignore[arg-type]
+        return Switch(
+            self.store,
+            lambda _, slot: Engine(self, slot),  # type: ignore[arg-type, return-value]
+            lambda _, slot: Front(self, slot),  # type: ignore[arg-type, return-value]
+            self.golden,
+            self.proof,
+        )
 
-    def golden(self, *_: Any) -> tuple[list[Check], dict[str, float]]:
-        assert self.closed, "the gateway must not send requests to a server that is not checked"
+    def golden(self, url: str, *_: Any) -> tuple[list[Check], dict[str, float]]:
+        assert NEW not in self.reached, "the gateway must not send requests to a server that is not checked"
+        assert self.running[url.removeprefix("http://")] == NEW
         return [Check("chat", not self.golden_red, self.golden_red or "words")], dict(SPEED)
 
     def proof(self, proof: Mapping[str, Any]) -> tuple[bool, str]:
-        assert self.closed, "clients must not reach a server that its users cannot work with"
+        assert NEW not in self.reached, "clients must not reach a server that its users cannot work with"
+        assert self.running[proof["command"][1]] == NEW
         return not self.proof_red, self.proof_red or "42"
 
     @property
+    def reached(self) -> list[str]:
+        """The deployments that clients reach."""
+        return [running for slot, running in self.running.items() if slot not in self.closed]
+
+    @property
     def serves(self) -> str | None:
-        """The deployment that clients reach."""
-        return None if self.closed else self.running
+        """The deployment that clients reach, and no other one runs."""
+        return self.reached[0] if len(self.reached) == len(self.running) == 1 else None
+
+    def slot(self, identifier: str) -> str:
+        """Where a deployment belongs."""
+        return SLOTS[1] if self.beside and identifier == NEW else SLOTS[0]
+
+    def is_whole(self, identifier: str) -> bool:
+        """Whether a deployment's files are in place and it alone is started at boot."""
+        slot = self.slot(identifier)
+        return self.folders[slot] == files(identifier) and self.at_boot == {slot}
 
 
 class Engine:
     """Stands in for llm_switch.engine.Engine."""
 
-    name = "vllm"
-
-    def __init__(self, host: PretendedHost) -> None:
-        self.host = host
+    def __init__(self, host: PretendedHost, name: str) -> None:
+        self.host, self.name = host, name
 
     def runs(self, config_hash: str) -> bool:
-        return self.host.running == config_hash
+        return self.host.running.get(self.name) == config_hash
+
+    def enable(self) -> None:
+        self.host.step(f"enable {self.name}")
+        self.host.at_boot.add(self.name)
+
+    def ensure_running(self) -> None:
+        if self.name not in self.host.running:
+            self.host.running[self.name] = _hash(self.host.folders[self.name])
+
+    def retire(self) -> None:
+        self.host.at_boot.discard(self.name)
+        self.stop()
 
     def files(self) -> dict[str, str]:
-        return dict(self.host.folder)
+        return dict(self.host.folders[self.name])
 
     def place(self, files: Mapping[str, str]) -> None:
         for name, content in files.items():
             self.host.step(f"place {name}")
-            self.host.folder[name] = content
+            self.host.folders[self.name][name] = content
 
     def stop(self) -> None:
-        self.host.step("stop")
-        self.host.running = None
+        self.host.step(f"stop {self.name}")
+        self.host.running.pop(self.name, None)
 
-    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None]) -> float:
-        self.host.step("start")
+    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None], at_boot: bool = True) -> float:
+        self.host.step(f"start {self.name}")
+        if at_boot:
+            self.host.at_boot.add(self.name)
         tell("loading the weights")
-        assert self.host.folder == files(config_hash)
+        assert self.host.folders[self.name] == files(config_hash)
         if config_hash in self.host.refuses:
             raise ServiceError(self.host.refuses[config_hash])
-        self.host.running = config_hash
+        self.host.running[self.name] = config_hash
         return 2.5
 
     def log(self) -> list[str]:
         return ["GPU KV cache size: 1,024 tokens", "Available KV cache memory: 3.00 GiB"]
 
     def address(self, port: int) -> str:
-        return f"http://x:{port}"
+        return f"http://{self.name}"
 
     def stays_up(self, seconds: float, config_hash: str) -> str:
+        if self.host.dies:
+            self.host.running.pop(self.name, None)
         return self.host.dies
+
+
+def _hash(folder: Mapping[str, str]) -> str:
+    return folder["compose.yml"].partition(" ")[2].strip()
 
 
 class Front:
     """Stands in for llm_switch.front.Front."""
 
-    def __init__(self, host: PretendedHost) -> None:
-        self.host = host
+    def __init__(self, host: PretendedHost, name: str) -> None:
+        self.host, self.name = host, name
 
     def close(self) -> None:
-        self.host.step("close")
-        self.host.closed = True
+        self.host.step(f"close {self.name}")
+        self.host.closed.add(self.name)
 
     def open(self) -> None:
-        self.host.step("open")
-        self.host.closed = False
+        self.host.step(f"open {self.name}")
+        self.host.closed.discard(self.name)
 
     def drain(self, seconds: float) -> int:
         self.close()
@@ -169,4 +222,4 @@ class Front:
 
     def wait_open(self, seconds: float) -> bool:
         self.open()
-        return self.host.running is not None
+        return self.name in self.host.running

@@ -37,7 +37,10 @@ SQV = (
             "E: Release file for https://x/InRelease is not valid yet (invalid for another 3h 2min 1s).",
             ["clock is slow", "timedatectl"],
         ),
-        ("E: The repository 'https://x trixie Release' does not have a Release file.", ["no package source at https://x"]),
+        (
+            "E: The repository 'https://x trixie Release' does not have a Release file.",
+            ["no package source at https://x"],
+        ),
         ("W: Failed to fetch http://y/z  Temporary failure resolving 'y'", ["The name y cannot be resolved"]),
     ],
 )

@@ -10,12 +10,17 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import p
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import busy, summary
 from tests.unit.switch_host import NEW, OLD, SPEED, Killed, PretendedHost, files
 
+in_turn_and_beside = pytest.mark.parametrize("beside", [False, True], ids=["in turn", "beside"])
 
-def test_a_good_switch_is_kept_and_the_one_before_stays_as_the_way_back(tmp_path: Path) -> None:
-    host = PretendedHost(tmp_path)
+
+@in_turn_and_beside
+def test_a_good_switch_is_kept_and_the_one_before_stays_as_the_way_back(tmp_path: Path, beside: bool) -> None:
+    host = PretendedHost(tmp_path, beside=beside)
     host.switch().perform()
     state = host.store.read()
     assert host.serves == NEW
+    assert host.is_whole(NEW)
+    assert state.current and state.current["service"] == host.slot(NEW)
     assert state.current and state.current["id"] == NEW
     assert state.previous and state.previous["id"] == OLD
     assert state.switch is None
@@ -27,7 +32,21 @@ def test_order_of_events(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path)
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    assert doing == ["close", "stop", "place compose.yml", "place unit.env", "start", "open"]
+    place = ["place compose.yml", "place unit.env"]
+    assert doing == ["close vllm", "stop vllm", *place, "start vllm", "open vllm"]
+
+
+def test_order_of_events_beside(tmp_path: Path) -> None:
+    """At every step clients reach one of them; the host asserts that itself."""
+    host = PretendedHost(tmp_path, beside=True)
+    host.switch().perform()
+    doing = [step for step in host.steps if not step.startswith("write")]
+    new = ["close vllm-2", "stop vllm-2", "place compose.yml", "place unit.env", "start vllm-2", "open vllm-2"]
+    assert doing == [*new, "enable vllm-2", "close vllm", "stop vllm", "open vllm"]
+    last = host.store.read().last
+    assert last is not None
+    assert (last["beside"], last["gap_seconds"]) == (True, 0.0)
+    assert "no request waited" in " ".join(summary(last))
 
 
 def test_what_the_start_told_is_kept_for_the_next_plan(tmp_path: Path) -> None:
@@ -49,13 +68,17 @@ def test_what_the_start_told_is_kept_for_the_next_plan(tmp_path: Path) -> None:
         ({"dies": "it ended after it had been ready"}, "settling", "it ended"),
     ],
 )
-def test_anything_red_brings_the_one_before_back(tmp_path: Path, fault: dict, phase: str, said: str) -> None:
-    host = PretendedHost(tmp_path)
+@in_turn_and_beside
+def test_anything_red_brings_the_one_before_back(
+    tmp_path: Path, fault: dict, phase: str, said: str, beside: bool
+) -> None:
+    host = PretendedHost(tmp_path, beside=beside)
     vars(host).update(fault)
     host.switch().perform()
     state = host.store.read()
     assert host.serves == OLD
-    assert host.folder == files(OLD)
+    assert host.is_whole(OLD)
+    assert not beside or "stop vllm" not in host.steps, "the one before was not disturbed"
     assert state.current and state.current["id"] == OLD
     assert state.switch is None
     assert state.last is not None
@@ -86,19 +109,20 @@ def test_first_deployment_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -
     assert not host.closed
 
 
-def _steps_of_a_switch(tmp_path: Path, **fault: object) -> int:
-    host = PretendedHost(tmp_path / "count")
+def _steps_of_a_switch(tmp_path: Path, beside: bool, **fault: object) -> int:
+    host = PretendedHost(tmp_path / "count", beside=beside)
     vars(host).update(fault)
     host.switch().perform()
     return len(host.steps)
 
 
 @pytest.mark.parametrize("fault", [{}, {"golden_red": "garbage"}], ids=["good", "red"])
-def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, fault: dict) -> None:
+@in_turn_and_beside
+def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, fault: dict, beside: bool) -> None:
     """Also killed a second time, at every step of the undoing."""
-    for kill_at in range(_steps_of_a_switch(tmp_path, **fault)):
+    for kill_at in range(_steps_of_a_switch(tmp_path, beside, **fault)):
         for second in (None, 0, 2, 4, 6):
-            host = PretendedHost(tmp_path / f"{kill_at}-{second}")
+            host = PretendedHost(tmp_path / f"{kill_at}-{second}", beside=beside)
             vars(host).update(fault)
             host.kill_at = kill_at
             with pytest.raises(Killed):
@@ -116,7 +140,7 @@ def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, faul
             assert state.switch is None
             assert state.current is not None
             assert host.serves == state.current["id"], f"killed before step {kill_at}, then {second}: {host.steps}"
-            assert host.folder == files(state.current["id"])
+            assert host.is_whole(state.current["id"]), f"killed before step {kill_at}, then {second}: {host.steps}"
 
 
 def _started_again(host: PretendedHost) -> None:
@@ -124,24 +148,28 @@ def _started_again(host: PretendedHost) -> None:
     switch = host.switch()
     if switch.order["phase"] == "requested":
         switch.perform()
+    elif switch.order["phase"] == "retiring":
+        switch.retire()
     else:
         switch.undo("killed")
 
 
-@pytest.mark.parametrize("kill_at", range(12))
-def test_at_boot_the_files_of_the_one_before_are_back_before_anything_starts(tmp_path: Path, kill_at: int) -> None:
-    host = PretendedHost(tmp_path)
-    host.kill_at = kill_at
-    with pytest.raises(Killed):
-        host.switch().perform()
-    host.running, host.closed, host.steps = None, False, []
-    if host.store.read().switch is not None:
-        host.switch().put_back_files("the host restarted")
-    assert "start" not in host.steps
-    state = host.store.read()
-    assert state.switch is None
-    assert state.current is not None
-    assert host.folder == files(state.current["id"])
+@in_turn_and_beside
+def test_at_boot_the_files_of_what_will_serve_are_in_place_before_anything_starts(tmp_path: Path, beside: bool) -> None:
+    for kill_at in range(_steps_of_a_switch(tmp_path, beside)):
+        host = PretendedHost(tmp_path / str(kill_at), beside=beside)
+        host.kill_at = kill_at
+        with pytest.raises(Killed):
+            host.switch().perform()
+        host.running, host.closed, host.steps, host.beside = {}, set(), [], False
+        if host.store.read().switch is not None:
+            host.switch().put_back_files("the host restarted")
+        host.beside = beside
+        assert not any(step.startswith("start") for step in host.steps)
+        state = host.store.read()
+        assert state.switch is None
+        assert state.current is not None
+        assert host.is_whole(state.current["id"]), f"killed before step {kill_at}"
 
 
 def test_the_program_undoes_what_another_boot_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +183,7 @@ def test_the_program_undoes_what_another_boot_has_left(tmp_path: Path, monkeypat
     assert not last["ok"]
     assert "restarted" in last["reason"]
     assert host.serves == OLD
-    assert "stop" not in host.steps, "the old one serves: nothing is stopped"
+    assert "stop vllm" not in host.steps, "the old one serves: nothing is stopped"
 
 
 def test_the_program_has_nothing_to_do_without_a_switch(tmp_path: Path) -> None:

@@ -213,9 +213,7 @@ def test_half_installed_and_held_packages_go_and_pins_are_purged(monkeypatch: py
             "dpkg --force-confdef": broken,
         }
     )
-    monkeypatch.setattr(
-        "ansible_collections.pageindex.home.plugins.module_utils.debian_packages.lock_holders", list
-    )
+    monkeypatch.setattr("ansible_collections.pageindex.home.plugins.module_utils.debian_packages.lock_holders", list)
     remover = PackageRemover(host)
     plan = remover.plan(["nvidia-*"], purge=True)
     assert (plan.names, plan.purged) == (["nvidia-open"], ["nvidia-driver-pinning-595"])

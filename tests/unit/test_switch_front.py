@@ -6,7 +6,7 @@ from itertools import count
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.front import Front
 
-SETTINGS = {"container": "gateway", "backend": "llm", "server": "llm1", "admin_port": 8405}
+SETTINGS = {"container": "gateway", "backend": "llm", "servers": {"vllm": "llm1"}, "admin_port": 8405}
 
 
 class Gateway:
@@ -30,36 +30,36 @@ class Gateway:
 
 def test_drain_waits_for_running_requests() -> None:
     gateway = Gateway([2, 1, 0], ["DRAIN"])
-    assert Front(SETTINGS, gateway).drain(60) == 0
+    assert Front(SETTINGS, "vllm", gateway).drain(60) == 0
     assert gateway.commands[0] == "set server llm/llm1 state drain"
     assert gateway.commands.count("show stat") == 3
 
 
 def test_drain_is_bounded_and_says_what_still_runs() -> None:
     ticks = count(step=10.0)
-    assert Front(SETTINGS, Gateway([3], ["DRAIN"])).drain(5, lambda: next(ticks)) == 3
+    assert Front(SETTINGS, "vllm", Gateway([3], ["DRAIN"])).drain(5, lambda: next(ticks)) == 3
 
 
 def test_open_waits_until_the_server_is_up() -> None:
     gateway = Gateway([0], ["DOWN", "DOWN 1/2", "UP"])
-    assert Front(SETTINGS, gateway).wait_open(60)
+    assert Front(SETTINGS, "vllm", gateway).wait_open(60)
     assert gateway.commands[0] == "set server llm/llm1 state ready"
 
 
 def test_open_is_bounded() -> None:
     ticks = count(step=10.0)
-    assert not Front(SETTINGS, Gateway([0], ["DOWN"])).wait_open(5, lambda: next(ticks))
+    assert not Front(SETTINGS, "vllm", Gateway([0], ["DOWN"])).wait_open(5, lambda: next(ticks))
 
 
 def test_without_a_front_there_is_nothing_to_wait_for() -> None:
     def never(*_: str) -> str | None:
         raise AssertionError("nobody is asked")
 
-    assert Front({}, never).drain(5) == 0
-    assert Front(None, never).wait_open(5)
+    assert Front({}, "vllm", never).drain(5) == 0
+    assert Front(None, "vllm", never).wait_open(5)
 
 
 def test_a_gateway_that_does_not_run_holds_nothing_up() -> None:
-    front = Front(SETTINGS, lambda *_: None)
+    front = Front(SETTINGS, "vllm", lambda *_: None)
     assert front.drain(5) == 0
     assert front.wait_open(5)

@@ -17,6 +17,7 @@ class Engine:
     """A service's folder and what runs."""
 
     directory = "/opt/x"
+    name = "vllm"
 
     def __init__(self, running: str | None, folder: dict[str, str]) -> None:
         self.running, self.folder, self.at_boot = running, folder, True
@@ -50,6 +51,7 @@ def needed(store: Store, engine: Engine, wish: Wish) -> str:
 
 
 SAME = Wish(files(OLD), record(OLD))
+SETTINGS: dict[str, Any] = {"slots": ["vllm", "vllm-2"], "beside": True, "drain_seconds": 3}
 
 
 def test_nothing_where_it_runs_as_wished(store: Store) -> None:
@@ -105,12 +107,40 @@ def test_asking_writes_the_wish_down_and_starts_the_program(store: Store, monkey
         return ""
 
     monkeypatch.setattr(request, "_systemctl", systemctl)
-    ticket = request.ask(store, store.read(), Wish(files(NEW), record(NEW)), {"drain_seconds": 3})
+    ticket = request.ask(store, store.read(), Wish(files(NEW), record(NEW)), SETTINGS)
     order = store.read().switch
     assert order is not None
-    assert (order["ticket"], order["phase"], order["settings"]) == (ticket, "requested", {"drain_seconds": 3})
+    assert (order["ticket"], order["phase"], order["settings"]) == (ticket, "requested", SETTINGS)
+    assert order["service"] == "vllm"
     assert store.files(NEW) == files(NEW)
     assert commands == [("start", "--no-block", request.SWITCH_UNIT)]
+
+
+@pytest.mark.parametrize(
+    ("cards", "taken", "beside", "slot"),
+    [
+        ([1], [0], True, "vllm-2"),
+        ([1], [0], False, "vllm"),
+        ([0], [0], True, "vllm"),
+        ([0, 1], [0], True, "vllm"),
+        ([], [0], True, "vllm"),
+        ([1], [], True, "vllm"),
+    ],
+)
+def test_a_server_that_shares_no_card_starts_beside(
+    cards: list[int], taken: list[int], beside: bool, slot: str
+) -> None:
+    state = State(current={"id": OLD, "record": {**record(OLD), "gpus": taken}, "since": 1})
+    wish = Wish(files(NEW), {**record(NEW), "gpus": cards})
+    settings = {**SETTINGS, "beside": beside}
+    assert request.service_for(state, wish, settings) == slot
+    assert request.serving(state, settings) == "vllm"
+    there = State(current={**(state.current or {}), "service": "vllm-2"})
+    assert request.service_for(there, wish, settings) == {"vllm": "vllm-2", "vllm-2": "vllm"}[slot]
+
+
+def test_a_first_server_has_the_first_service() -> None:
+    assert request.service_for(State(), Wish(files(NEW), record(NEW)), SETTINGS) == "vllm"
 
 
 LAST: dict[str, Any] = {"model": "new", "reason": "CUDA out of memory", "failed_in": "starting", "serves": "old"}

@@ -249,12 +249,36 @@ def test_a_model_that_nobody_knows_gets_the_defaults_and_a_note() -> None:
     assert (found.tensor_parallel_size, value_of(found.arguments, "--max-model-len")) == (1, "8192")
 
 
+@pytest.mark.parametrize(
+    ("running", "size", "cards"),
+    [
+        ({}, 1, [0]),
+        ({"model": "other", "gpus": [0]}, 1, [1]),
+        ({"model": "other", "gpus": [1]}, 1, [0]),
+        ({"model": "mine", "gpus": [1]}, 1, [1]),
+        # Given both cards by an earlier release, or by name.
+        ({"model": "mine", "gpus": [0, 1]}, 1, [0]),
+        ({"model": "other", "gpus": [0]}, 2, [0, 1]),
+    ],
+)
+def test_a_server_takes_as_many_cards_as_it_uses_and_free_ones_first(
+    running: dict[str, Any], size: int, cards: list[int]
+) -> None:
+    assert with_memory_plan(running, **MINE, tensor_parallel_size=size).gpus == cards
+
+
+def test_cards_that_the_owner_names_are_all_given() -> None:
+    assert with_memory_plan({}, **MINE, tensor_parallel_size=1, gpus=[0, 1]).gpus == [0, 1]
+    spread = {"pipeline-parallel-size": 2}
+    assert with_memory_plan({}, **MINE, tensor_parallel_size=1, extra_arguments=spread).gpus == [0, 1]
+
+
 def test_an_unknown_model_keeps_what_it_runs_with() -> None:
     words = ["--max-model-len", "4096", "--tensor-parallel-size", "2", "--max-num-seqs", "16"]
     running = {"model": "mine", "gpus": [0, 1], "arguments": words}
     kept = with_memory_plan(running, **MINE)
     assert (kept.tensor_parallel_size, value_of(kept.arguments, "--max-model-len")) == (2, "4096")
-    for other in ({**running, "model": "other"}, {**running, "gpus": [0]}):
+    for other in ({**running, "model": "other"}, {**running, "gpus": [1, 2]}):
         assert with_memory_plan(other, **MINE).tensor_parallel_size == 1
     stated = with_memory_plan(running, **MINE, max_model_len=2048)
     assert value_of(stated.arguments, "--max-model-len") == "2048"

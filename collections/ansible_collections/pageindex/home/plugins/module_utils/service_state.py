@@ -253,6 +253,13 @@ def enable(unit: Unit) -> None:
         raise ServiceError(f"`systemctl enable {unit.name}` failed: {errors.strip()}")
 
 
+def disable(unit: Unit) -> None:
+    """Have the unit started at boot no more. Raises ServiceError."""
+    code, _, errors = _run("systemctl", "disable", "--quiet", unit.name)
+    if code != 0:
+        raise ServiceError(f"`systemctl disable {unit.name}` failed: {errors.strip()}")
+
+
 def _says_something(line: str) -> bool:
     """Not empty, and no frame of a traceback."""
     return bool(line.strip()) and not _FRAME.search(line)

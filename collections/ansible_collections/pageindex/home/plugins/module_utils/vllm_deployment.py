@@ -162,6 +162,19 @@ def choose_gpus(wanted: Any, expected: int | None, cards: Cards) -> tuple[list[i
     return chosen, problems
 
 
+def narrow_gpus(available: Sequence[int], needed: int, model_name: str, running: Mapping[str, Any]) -> list[int]:
+    """As many of the available cards as the server uses.
+
+    A model keeps the cards that it has. Another one takes those that the running one does not use, where there are
+    enough: then it can start beside it (llm_switch.slots).
+    """
+    taken = list(running.get("gpus") or [])
+    if running.get("model") == model_name and len(taken) == needed and set(taken) <= set(available):
+        return taken
+    free = [index for index in available if index not in taken]
+    return (free if len(free) >= needed else list(available))[:needed]
+
+
 def _range(count: int) -> str:
     return "none" if count == 0 else ", ".join(str(index) for index in range(count))
 
@@ -346,7 +359,7 @@ def plan(
         deployment.gpus, found = choose_gpus(variables.get("gpus", "all"), variables.get("gpu_count_expected"), cards)
         problems += found
         if memory is not None:
-            same_cards = running if running and running.get("gpus") == deployment.gpus else {}
+            same_cards = running if running and set(running.get("gpus") or []) <= set(deployment.gpus) else {}
             variables |= left_open(variables, deployment.model, memory, same_cards)
     deployment.tensor_parallel_size, found = choose_tensor_parallel_size(
         variables.get("tensor_parallel_size") if on_cards else variables.get("tensor_parallel_size") or 1,
@@ -354,6 +367,10 @@ def plan(
         len(deployment.gpus),
     )
     problems += found
+    if on_cards and variables.get("gpus", "all") == "all" and not _other_parallelism(variables, deployment.model):
+        deployment.gpus = narrow_gpus(
+            deployment.gpus, deployment.tensor_parallel_size, deployment.model_name, running or {}
+        )
 
     environment = {str(name): _text(value) for name, value in (variables.get("environment") or {}).items()}
     problems += environment_problems(environment, vocabulary)
@@ -394,6 +411,12 @@ def plan(
         despite = str(variables.get("start_despite_memory_plan")).lower() == "true"
         deployment.problems, deployment.notes = memory_verdict(memory, deployment.model, despite)
     return deployment
+
+
+def _other_parallelism(variables: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether extra arguments may use more cards than the tensor parallel size says."""
+    extra = [*(model.get("flags") or {}), *(variables.get("extra_arguments") or {})]
+    return any("parallel" in str(name) or str(name).lstrip("-") in ("pp", "dp", "tp") for name in extra)
 
 
 def _text(value: Any) -> str:

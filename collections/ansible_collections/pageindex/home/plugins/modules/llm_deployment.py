@@ -14,8 +14,7 @@ description:
   - The work is followed by the action plugin of the same name.
 options:
   directory: {description: "Folder of the state, such as /var/lib/pageindex-home/llm", type: path, required: true}
-  service: {description: Name of the service and of its container., type: str, default: vllm}
-  service_directory: {description: Folder from which the service runs., type: path, required: true}
+  services_directory: {description: Folder below which each service has its own., type: path, required: true}
   files: {description: Contents of the service's files by name., type: dict}
   record:
     description: What is deployed, in words for people and programs; model, path, image, arguments and config_hash
@@ -23,8 +22,9 @@ options:
     type: dict
   prediction: {description: "What the memory plan said: server and predicted.", type: dict, default: {}}
   settings:
-    description: start_timeout, drain_seconds, settle_seconds, speed_factor, request_timeout, served_model_name, front,
-      proofs, phases and errors; see docs/switch.md.
+    description: slots (the services that a server can run in, which are also the names of their containers), beside,
+      start_timeout, drain_seconds, settle_seconds, speed_factor, request_timeout, served_model_name, front, proofs,
+      phases and errors; see docs/switch.md.
     type: dict
     required: true
   state:
@@ -45,7 +45,7 @@ EXAMPLES = r"""
 - name: Go back to the model before
   pageindex.home.llm_deployment:
     directory: /var/lib/pageindex-home/llm
-    service_directory: /opt/pageindex-home/vllm
+    services_directory: /opt/pageindex-home
     state: previous
     settings: "{{ __vllm_switch_settings }}"
 """
@@ -53,6 +53,7 @@ EXAMPLES = r"""
 RETURN = r"""
 model: {description: The model that serves., type: str, returned: always}
 switched: {description: Whether the server was started anew., type: bool, returned: always}
+beside: {description: Whether it starts beside the one that serves., type: bool, returned: when it is not in place}
 last:
   description: How the switch went, with lines, gap_seconds and engine_start_seconds.
   type: dict
@@ -81,10 +82,8 @@ class Deployment:
         self.store = Store(parameters["directory"])
         self.settings: dict[str, Any] = {
             **parameters["settings"],
-            "service": parameters["service"],
-            "service_directory": parameters["service_directory"],
+            "services_directory": parameters["services_directory"],
         }
-        self.engine = Engine(self.settings)
 
     def wish(self, state: State) -> Wish:
         """What is wanted. Raises RequestError where there is nothing to go back to."""
@@ -122,16 +121,19 @@ class Deployment:
             return self.join(state.switch)
         enabling = request.units_ready(module.check_mode)
         wish = self.wish(state)
-        needed = request.needed(self.store, state, self.engine, wish)
+        serving = request.serving(state, self.settings)
+        engine = Engine(self.settings, serving)
+        needed = request.needed(self.store, state, engine, wish)
         answer: dict[str, Any] = {"model": wish.record["model"], "switched": needed == request.SWITCH}
         if needed == request.NOTHING:
             module.exit_json(changed=enabling, **answer)
         if module._diff:
-            answer["diff"] = request.differences(self.engine, wish)
+            answer["diff"] = request.differences(engine, wish)
+        answer["beside"] = needed == request.SWITCH and request.service_for(state, wish, self.settings) != serving
         if module.check_mode:
             module.exit_json(changed=True, **answer)
         if needed == request.IN_PLACE:
-            request.change_in_place(self.store, state, self.engine, wish)
+            request.change_in_place(self.store, state, engine, wish)
             module.exit_json(changed=True, **answer)
         ticket = request.ask(self.store, state, wish, self.settings)
         module.exit_json(changed=True, state="running", progress={}, follow_up={"ticket": ticket}, **answer)
@@ -166,7 +168,7 @@ class Deployment:
         if last.get("ticket") != ticket:
             raise RequestError(f"the switch of this play is not in {self.store.directory}/state.json any more")
         if not last["ok"]:
-            raise RequestError(request.verdict(last, self.engine.name))
+            raise RequestError(request.verdict(last, request.serving(state, self.settings)))
         module.exit_json(changed=True, switched=True, model=last["model"], last=last)
 
 
@@ -179,8 +181,7 @@ def main() -> None:
     module = QuietModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
-            "service": {"type": "str", "default": "vllm"},
-            "service_directory": {"type": "path", "required": True},
+            "services_directory": {"type": "path", "required": True},
             "files": {"type": "dict"},
             "record": {"type": "dict"},
             "prediction": {"type": "dict", "default": {}},

@@ -39,9 +39,9 @@ options:
     description: Oldest NCCL that the container may have.
     type: str
     default: "0"
-  expected_gpus_from:
-    description: Folder of the state of llm_deployment; the cards of what is deployed should be visible in the
-      container.
+  deployments:
+    description: Folder of the state of llm_deployment, in place of O(container). The container is that of what is
+      deployed, in which its cards should be visible.
     type: path
 attributes:
   check_mode:
@@ -54,7 +54,7 @@ author:
 EXAMPLES = r"""
 - name: Ask the running server
   pageindex.home.llm_health:
-    container: vllm
+    deployments: /var/lib/pageindex-home/llm
     model: pageindex-llm
 """
 
@@ -85,6 +85,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
     check_api,
     check_report,
 )
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.slots import slot_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import container_address
@@ -132,17 +133,15 @@ def read_report(container: str) -> dict[str, Any]:
     return report
 
 
-def deployed_gpus(directory: str | None) -> int | None:
-    """How many cards were given to what is deployed. Raises HealthError when nothing is."""
-    if not directory:
-        return None
+def deployed(directory: str) -> tuple[str, int]:
+    """Container of what is deployed, and how many cards it was given. Raises HealthError when nothing is."""
     try:
         current = Store(directory).read().current
     except StoreError as error:
         raise HealthError(str(error)) from error
     if current is None:
         raise HealthError(f"{directory}/state.json says that nothing is deployed; run `site.yml --tags vllm`")
-    return len(current["record"]["gpus"])
+    return slot_of(current, ["vllm"]), len(current["record"]["gpus"])
 
 
 def main() -> None:
@@ -156,17 +155,20 @@ def main() -> None:
             "timeout": {"type": "int", "default": 120},
             "expected_vllm_version": {"type": "str", "default": ""},
             "expected_nccl_minimum": {"type": "str", "default": "0"},
-            "expected_gpus_from": {"type": "path"},
+            "deployments": {"type": "path"},
         },
-        required_one_of=[("url", "container")],
-        mutually_exclusive=[("url", "container")],
+        required_one_of=[("url", "container", "deployments")],
+        mutually_exclusive=[("url", "container", "deployments")],
         supports_check_mode=True,
     )
     parameters = module.params
     container, url = parameters["container"], parameters["url"]
     checks: list[Check] = []
     report: dict[str, Any] = {}
+    gpus: int | None = None
     try:
+        if parameters["deployments"]:
+            container, gpus = deployed(parameters["deployments"])
         if container:
             url = f"http://{address(container)}:{parameters['port']}"
         checks = check_api(Server(url, parameters["timeout"]), parameters["model"])
@@ -176,17 +178,18 @@ def main() -> None:
                 report,
                 parameters["expected_vllm_version"],
                 parameters["expected_nccl_minimum"],
-                deployed_gpus(parameters["expected_gpus_from"]),
+                gpus,
             )
     except HealthError as error:
         checks.append(Check("reach the server", False, str(error)))
     answer = {"checks": [check.as_dict() for check in checks], "report": report, "url": url or ""}
     failed = [check for check in checks if not check.ok]
     if failed:
+        name = container or "vllm"
         module.fail_json(
             msg=f"{len(failed)} of {len(checks)} checks of the LLM server failed:\n"
             + "\n".join(check.as_dict()["line"] for check in checks)
-            + f"\nNext: `docker logs --tail 50 {container or ''}` on the host, or `journalctl -u pageindex-home@vllm`.",
+            + f"\nNext: `docker logs --tail 50 {name}` on the host, or `journalctl -u pageindex-home@{name}`.",
             **answer,
         )
     module.exit_json(changed=False, **answer)

@@ -24,8 +24,10 @@ options:
     elements: str
     default: []
   compose:
-    description: Compose project by C(name) and C(directory), whose containers go.
-    type: dict
+    description: Compose projects by C(name) and C(directory), whose containers go.
+    type: list
+    elements: dict
+    default: []
   images:
     description: Repositories of images that were built on the host.
     type: list
@@ -192,7 +194,9 @@ def main() -> None:
             "jobs": texts,
             "units": texts,
             "compose": {
-                "type": "dict",
+                "type": "list",
+                "elements": "dict",
+                "default": [],
                 "options": {
                     "name": {"type": "str", "required": True},
                     "directory": {"type": "path", "required": True},
@@ -220,8 +224,8 @@ def main() -> None:
     services = Services(run_command, check)
     try:
         actions = services.stop_jobs(wanted["jobs"]) + services.stop_units(wanted["units"])
-        if wanted["compose"]:
-            actions += services.remove_containers(wanted["compose"]["name"], wanted["compose"]["directory"])
+        for project in wanted["compose"]:
+            actions += services.remove_containers(project["name"], project["directory"])
         for repository in wanted["images"]:
             actions += services.remove_images(repository)
         actions += services.remove_networks(wanted["networks"])

@@ -44,6 +44,7 @@ class _Host:
     models: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     services: list[str] = field(default_factory=list)
+    beside: bool = False
     others: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     failure: str = ""
@@ -92,6 +93,7 @@ class Page:
             seen.images.append(dict(result))
         elif module in _SERVICES:
             seen.services.append(str(arguments.get("name") or "vllm"))
+            seen.beside = seen.beside or bool(result.get("beside"))
         elif not module.endswith("reboot"):  # the driver's role tells it as a fact, with the reason
             seen.others.append(_plain(task))
 
@@ -193,6 +195,8 @@ def _downtime(seen: _Host, memory: Mapping[str, Any]) -> str:
     start = f"{round(seconds)} s at the last start of this server here" if seconds else "not measured on this host yet"
     if not llm.get("running"):
         return f"none: no model serves yet; the first answer comes after download and engine start ({start})"
+    if seen.beside and not reboots:
+        return f"none of the LLM: the new server starts beside {llm['running']} on another card ({start})"
     return (
         f"of the LLM the engine's start ({start}), after the requests that run have ended"
         + (f"; {llm['running']} serves until then" if llm["running"] != llm.get("model") else "")

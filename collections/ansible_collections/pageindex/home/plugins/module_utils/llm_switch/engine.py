@@ -1,4 +1,4 @@
-"""The server that a switch stops and starts: its unit, its folder, its container."""
+"""A server that a switch stops and starts: its unit, its folder, its container."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ POLL_SECONDS = 0.5
 class Engine:
     """One service under pageindex-home@NAME, whose container has the service's name."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.name: str = settings["service"]
-        self.directory: str = settings["service_directory"]
+    def __init__(self, settings: Mapping[str, Any], name: str) -> None:
+        self.name = name
+        self.directory = os.path.join(settings["services_directory"], name)
         self._phases: Sequence[dict[str, str]] = settings.get("phases") or []
         self._errors: Sequence[dict[str, str]] = settings.get("errors") or []
         self.started_at = 0.0
@@ -40,6 +40,19 @@ class Engine:
     def enable(self) -> None:
         """Have it started at boot. Raises ServiceError."""
         service_state.enable(service_state.read_unit(self.name))
+
+    def ensure_running(self) -> None:
+        """Have systemd start it unless it runs, without waiting. Raises ServiceError."""
+        unit = service_state.read_unit(self.name)
+        if unit.ended:
+            service_state.restart(unit)
+
+    def retire(self) -> None:
+        """Stop it, and start it no more at boot. Raises ServiceError."""
+        unit = service_state.read_unit(self.name)
+        if unit.enabled:
+            service_state.disable(unit)
+        self.stop()
 
     def files(self) -> dict[str, str]:
         """The files in its folder by name."""
@@ -70,10 +83,10 @@ class Engine:
         if done.returncode != 0:
             raise ServiceError(f"`systemctl stop {unit.name}` failed: {done.stderr.strip()}")
 
-    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None]) -> float:
+    def start(self, config_hash: str, timeout: float, tell: Callable[[str], None], at_boot: bool = True) -> float:
         """Start from the files in the folder and wait `timeout` seconds at most until it is healthy.
 
-        Returns the seconds it took.
+        Returns the seconds it took. `at_boot` has it started at boot from now on.
 
         `tell` gets the phase that the log shows. Raises ServiceError with the engine's own decisive lines.
         """
@@ -83,7 +96,7 @@ class Engine:
                 f"{unit.name} cannot be started: its template pageindex-home@.service is "
                 f"{unit.properties.get('LoadState') or 'unknown to systemd'}. Run the docker_engine role first."
             )
-        if not unit.enabled:
+        if at_boot and not unit.enabled:
             service_state.enable(unit)
         self.started_at = time.time()
         service_state.restart(unit)

@@ -25,10 +25,16 @@ def _docker(*arguments: str) -> str | None:
 
 
 class Front:
-    """One server of a backend of the gateway. Without settings, or without a running gateway, there is no front."""
+    """The gateway's view of one service: a server of a backend.
 
-    def __init__(self, settings: Mapping[str, Any] | None, docker: Callable[..., str | None] = _docker) -> None:
-        self._settings = dict(settings or {})
+    Without settings, without a server of that service, or without a running gateway, there is no front.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any] | None, service: str, docker: Callable[..., str | None] = _docker
+    ) -> None:
+        server = ((settings or {}).get("servers") or {}).get(service)
+        self._settings = {**(settings or {}), "server": server} if server else {}
         self._docker = docker
 
     def _ask(self, command: str) -> str | None:

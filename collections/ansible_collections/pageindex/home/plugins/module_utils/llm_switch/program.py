@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import REQUESTED, Switch
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import REQUESTED, RETIRING, Switch
 
 NOT_ENDED = "the switch was interrupted while {phase}: its program was killed"
 BOOTED = "the host restarted during the switch (while {phase})"
@@ -41,6 +41,8 @@ def run(directory: str, boot: bool = False) -> int:
             switch.put_back_files(BOOTED.format(phase=phase))
         elif phase == REQUESTED and not another_boot:
             switch.perform()
+        elif phase == RETIRING:
+            switch.retire()
         else:
             reason = BOOTED if another_boot else NOT_ENDED
             switch.undo(state.switch.get("reason") or reason.format(phase=phase))

@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.program import boot_id
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.slots import slot_for, slot_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import SAID
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import REQUESTED
@@ -95,9 +96,19 @@ def change_in_place(store: Store, state: State, engine: Engine, wish: Wish) -> N
     store.keep_files(wish.identifier, wish.files)
     engine.place(wish.files)
     engine.enable()
-    found = {"id": wish.identifier, "prediction": wish.prediction, "since": round(time.time())}
+    found = {"id": wish.identifier, "service": engine.name, "prediction": wish.prediction, "since": round(time.time())}
     state.current = {**(state.current or found), "record": wish.record}
     store.write(state)
+
+
+def serving(state: State, settings: Mapping[str, Any]) -> str:
+    """The service of what is deployed."""
+    return slot_of(state.current, settings["slots"])
+
+
+def service_for(state: State, wish: Wish, settings: Mapping[str, Any]) -> str:
+    """The service in which a wish will run: another one than `serving` where it starts beside it."""
+    return slot_for(wish.record, state.current, settings["slots"], bool(settings["beside"]))
 
 
 def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any]) -> str:
@@ -112,6 +123,7 @@ def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any]) -> 
         "boot": boot_id(),
         "started": round(time.time()),
         "record": wish.record,
+        "service": service_for(state, wish, settings),
         "prediction": wish.prediction,
         "settings": dict(settings),
     }

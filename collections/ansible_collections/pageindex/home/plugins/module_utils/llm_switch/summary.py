@@ -14,6 +14,7 @@ SAID = {
     "checking": "new model: golden checks",
     "proving": "new model: the services that use it are asked",
     "settling": "new model: serves, and is watched for a moment",
+    "retiring": "new model: serves; the one before finishes its requests and stops",
     "undoing": "going back to the model before",
 }
 
@@ -23,7 +24,9 @@ def summary(last: Mapping[str, Any]) -> list[str]:
     lines = [str(line) for line in last.get("lines") or []]
     if "engine_start_seconds" in last:
         lines.append(f"the engine started in {last['engine_start_seconds']} s")
-    if "gap_seconds" in last:
+    if last.get("beside"):
+        lines.append("it started beside the model before: no request waited")
+    elif "gap_seconds" in last:
         lines.append(f"requests waited in the gateway for {last['gap_seconds']} s")
     return [*lines, f"{last['model']} serves"]
 
