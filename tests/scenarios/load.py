@@ -29,14 +29,18 @@ class Load:
 
 
 @contextlib.contextmanager
-def under_load() -> Iterator[Load]:
-    """Requests to the gateway, streamed and not, until some seconds after the block's end."""
+def under_load(*arguments: str) -> Iterator[Load]:
+    """Requests to the gateway, streamed and not, until some seconds after the block's end.
+
+    `arguments` are further ones of the program.
+    """
     host.execute(f"rm -f {_END}", check=True)
     host.TRIXIE.write({_TARGET.lstrip("/"): (PROGRAM.read_bytes(), 0o644)})
     command = [
         "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_UNIT}",
         f"--property=RuntimeMaxSec={LONGEST_SECONDS + 60}", "python3", _TARGET,
         "--url", "http://127.0.0.1:8000/v1", "--until", _END, "--seconds", str(LONGEST_SECONDS), "--json",
+        *arguments,
     ]  # fmt: skip
     process = subprocess.Popen(
         ["docker", "exec", settings.HOST_NAME, *command],

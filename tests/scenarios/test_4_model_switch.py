@@ -42,7 +42,7 @@ from tests.scenarios.waiting import wait_for
 
 FIRST, SECOND = "smollm2-135m-instruct", "smollm2-second"
 ROLLBACK, PRUNE = "playbooks/rollback_model.yml", "playbooks/prune_models.yml"
-SAMPLE = 2
+SAMPLE = 1
 
 
 def parameters(faults: list[dict[str, Any]]) -> list[Any]:

@@ -65,7 +65,8 @@ def test_one_that_is_no_good_disturbs_nobody(one_card: None) -> None:
 @pytest.fixture(scope="module")
 def changed_over(one_card: None) -> tuple[Run, dict[str, Any]]:
     """A switch beside, under load: the play, and what the clients saw."""
-    with under_load() as load:
+    # One client that rests: an engine that answers without pause leaves another one no processor to start on.
+    with under_load("--clients", "1", "--pause", "4", "--tokens", "8") as load:
         run = switch(SECOND, VARIABLES).finish(600)
     assert run.returncode == 0, run.explain()
     return run, load.report
@@ -87,10 +88,12 @@ def test_only_the_new_one_runs_and_is_started_at_boot(changed_over: tuple[Run, d
     assert chat()
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing(changed_over: tuple[Run, dict[str, Any]]) -> None:
     assert converge("--tags", "vllm,verify", "-e", json.dumps({**VARIABLES, "vllm_model": SECOND})).changed == []
 
 
+@pytest.mark.long
 def test_the_way_back_is_beside_too_and_is_finished_by_a_program_that_was_killed(
     changed_over: tuple[Run, dict[str, Any]],
 ) -> None:
