@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from . import tree
 from .extraction import Extract, Heading, Segment
+from .journal import Journal
 from .llm import (
     ContextOverflow,
     LanguageModel,
@@ -42,8 +43,11 @@ class Engine(Protocol):
 
     name: str
 
-    async def build(self, extract: Extract, progress: Progress) -> Index:
-        """Build the tree; must not fail because of a weak or absent model."""
+    async def build(self, extract: Extract, progress: Progress, journal: Journal) -> Index:
+        """Build the tree; must not fail because of a weak or absent model.
+
+        What *journal* has kept of an earlier, interrupted run is not asked again.
+        """
         ...
 
 
@@ -57,15 +61,18 @@ class HomeEngine:
         self._summaries = summaries
         self._patience = patience
 
-    async def build(self, extract: Extract, progress: Progress) -> Index:
+    async def build(self, extract: Extract, progress: Progress, journal: Journal | None = None) -> Index:
         """See :class:`Engine`."""
         warnings: list[str] = []
-        headings = extract.headings or await self._proposed_headings(extract, progress, warnings)
+        journal = journal if journal is not None else Journal()
+        headings = extract.headings or await self._proposed_headings(extract, progress, warnings, journal)
         nodes = tree.from_headings(headings, extract.last) or fixed_windows(extract)
-        await self._summarise(nodes, extract, progress, warnings)
+        await self._summarise(nodes, extract, progress, warnings, journal)
         return Index(nodes, warnings)
 
-    async def _proposed_headings(self, extract: Extract, progress: Progress, warnings: list[str]) -> list[Heading]:
+    async def _proposed_headings(
+        self, extract: Extract, progress: Progress, warnings: list[str], journal: Journal
+    ) -> list[Heading]:
         """Sections that the model proposes, window by window; only titles that stand in the text count."""
         windows = _windows(extract)
         done = 0
@@ -73,8 +80,14 @@ class HomeEngine:
         async def propose(window: list[Segment]) -> list[Heading]:
             nonlocal done
             found: list[Heading] = []
+            key = f"sections {window[0].start}-{window[-1].end}"
             try:
-                found = await self._propose(extract, window)
+                kept = journal.recall(key)
+                if kept is None:
+                    found = await self._propose(extract, window)
+                    await journal.keep(key, [asdict(heading) for heading in found])
+                else:
+                    found = [Heading(**heading) for heading in kept]
             except LanguageModelUnavailable as error:
                 warnings.append(f"sections: model server unavailable ({error}); fixed windows used")
             except LanguageModelError as error:
@@ -133,7 +146,7 @@ class HomeEngine:
         return believable_sections(reply, extract.unit, window)
 
     async def _summarise(
-        self, nodes: list[tree.Node], extract: Extract, progress: Progress, warnings: list[str]
+        self, nodes: list[tree.Node], extract: Extract, progress: Progress, warnings: list[str], journal: Journal
     ) -> None:
         """Fill in summaries bottom-up; a node whose summary fails gets its first sentences."""
         every = list(tree.walk(nodes))
@@ -151,9 +164,15 @@ class HomeEngine:
             fallback = first_sentences(_without_title(own_text, node["title"]) or own_text)
             node["summary"] = fallback
             # A text shorter than its summary would be needs none.
-            if self._summaries == "llm" and not away and len(source) > 400:
+            key = f"summary {node['start_index']}-{node['end_index']} {node['node_id']} {node['title']}"
+            kept = journal.recall(key)
+            if kept is not None:
+                node["summary"] = kept or fallback
+            elif self._summaries == "llm" and not away and len(source) > 400:
                 try:
-                    node["summary"] = await self._summary(node["title"], source) or fallback
+                    summary = await self._summary(node["title"], source)
+                    await journal.keep(key, summary)
+                    node["summary"] = summary or fallback
                 except LanguageModelUnavailable as error:
                     away = True
                     warnings.append(f"summaries: model server unavailable ({error}); first sentences used")

@@ -1,6 +1,7 @@
 """The background worker: takes queued documents one after the other and indexes them.
 
-What is queued or half done is in the database, so a restart goes on by itself.
+What is queued or half done is in the database, so a restart goes on by itself; what the model has said by then is in
+the document's journal, and is not asked again.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from . import __version__
 from .engine import Engine
 from .extraction import Extract, extract_in_child
+from .journal import Journal
 from .problems import DocumentError
 from .settings import Settings
 from .store import FAILED, INDEXING, QUEUED, READY, Document, Store
@@ -103,9 +106,15 @@ class Indexer:
             memory_bytes=settings.extraction_memory_bytes,
         )
         extract = Extract.from_json(result["extract"])
-        index = await self._engine.build(
-            extract, lambda phase, done, total: store.progress(document.id, phase, done, total)
-        )
+        journal = Journal(store.journal(document.id), engine=f"{self._engine.name} {__version__}")
+        if len(journal):
+            log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
+        try:
+            index = await self._engine.build(
+                extract, lambda phase, done, total: store.progress(document.id, phase, done, total), journal
+            )
+        finally:
+            journal.close()
         count = sum(1 for _ in walk(index.nodes))
         saved = await asyncio.to_thread(
             store.complete,

@@ -1,6 +1,7 @@
 """Documents on disk: a SQLite database (WAL) for what they are, files for what they hold.
 
-``<data>/documents.sqlite3`` and ``<data>/documents/<id>/{original,extract.json,tree.json}``.
+``<data>/documents.sqlite3`` and ``<data>/documents/<id>/{original,extract.json,tree.json}``, while a document is being
+indexed also ``journal.jsonl``.
 The row is the truth: a folder without a row is a left-over and is swept at start. Files are
 written beside their name and renamed, so a reader never sees half of one.
 """
@@ -181,6 +182,10 @@ class Store:
         """Path of the uploaded file."""
         return self._folder(identifier) / "original"
 
+    def journal(self, identifier: str) -> Path:
+        """Path of what the model has said so far while the document is being indexed."""
+        return self._folder(identifier) / "journal.jsonl"
+
     def progress(self, identifier: str, phase: str, done: int = 0, total: int = 0) -> None:
         """Note how far indexing is."""
         with self._transaction():
@@ -216,6 +221,7 @@ class Store:
                 node_count=node_count,
                 warnings=json.dumps(warnings),
             )
+        self.journal(identifier).unlink(missing_ok=True)
         return True
 
     def fail(self, identifier: str, code: str, detail: str) -> None:
