@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,6 +107,22 @@ def test_process_answers_in_one_request(http: HttpOnHost, documents_url: str, do
     )
     assert answer.status == 200, str(answer)
     assert document.value in answer.json()["answer"], answer.json()
+
+
+def test_an_openai_client_gets_the_answer_and_its_source_as_a_stream(
+    http: HttpOnHost, documents_url: str, document: Uploaded
+) -> None:
+    body = {
+        "model": f"pageindex/{document.id}",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+    }
+    answer = http.send(f"{documents_url}/v1/chat/completions", json_body=body, timeout=300)
+    assert answer.status == 200, str(answer)
+    *chunks, end = answer.events()
+    assert end == "[DONE]", str(answer)
+    text = "".join(json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert document.value in text and f"page {VALUE_PAGE}" in text, text
 
 
 def test_unknown_document_is_named(http: HttpOnHost, documents_url: str) -> None:

@@ -42,7 +42,6 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield started
 
 
-
 @pytest.fixture
 def upload(client: TestClient) -> Upload:
     """``upload(data, name)``: upload and wait until it is ready or failed."""

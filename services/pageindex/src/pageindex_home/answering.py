@@ -13,7 +13,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +51,10 @@ _MOST_CANDIDATE_NODES = 60
 _KEPT_RANKINGS = 4
 
 
+#: Hears of every step of an answer as soon as it is done: {"step", "seconds", …}.
+Observer = Callable[[dict[str, Any]], None]
+
+
 @dataclass(frozen=True)
 class Source:
     """A document to read; *version* changes when it is indexed again."""
@@ -86,7 +90,8 @@ class _Piece:
 class Trace:
     """Steps of one answer: what was done, how long it took, what it cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Observer | None = None) -> None:
+        self._observe = observe
         self.steps: list[dict[str, Any]] = []
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -103,6 +108,8 @@ class Trace:
         finally:
             entry["seconds"] = round(time.monotonic() - started, 3)
             self.steps.append(entry)
+            if self._observe:
+                self._observe(entry)
 
     def count(self, completion: Completion) -> None:
         """Add the tokens of a call."""
@@ -161,14 +168,14 @@ class Answerer:
         for key in [key for key in self._rankings if any(document == identifier for document, _ in key)]:
             del self._rankings[key]
 
-    async def answer(self, question: str, sources: Sequence[Source]) -> Answer:
-        """Answer *question* from *sources*.
+    async def answer(self, question: str, sources: Sequence[Source], observe: Observer | None = None) -> Answer:
+        """Answer *question* from *sources*; *observe* hears of every step.
 
         Raises:
             LanguageModelUnavailable: the model server stayed away.
             LanguageModelError: it refused.
         """
-        trace = Trace()
+        trace = Trace(observe)
         question = tidy(question)
         context = await self._llm.context_tokens()
         large = context >= LARGE_CONTEXT_TOKENS

@@ -1,0 +1,129 @@
+"""The documents as a model of OpenAI's chat API, so that its clients (Open WebUI, SDKs) can ask them.
+
+Model ``pageindex`` reads all documents, ``pageindex/DOCUMENT_ID`` one. The last message of the user is the question.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from . import events
+from .problem_responses import openai_error
+from .problems import Problem
+from .schemas import ChatIn
+from .service import service_of
+from .store import READY
+
+router = APIRouter()
+
+MODEL = "pageindex"
+
+
+@router.get("/v1/models")
+def models(request: Request) -> dict[str, Any]:
+    """The documents as models: all together, and each that is ready."""
+    service = service_of(request)
+    created = int(time.time())
+    entry = {"object": "model", "created": created, "owned_by": "pageindex-home"}
+    listed = [{"id": MODEL, "name": "All documents", **entry}]
+    for document in service.store.find(READY):
+        listed.append(
+            {**entry, "id": f"{MODEL}/{document.id}", "name": document.name, "created": int(document.created_at)}
+        )
+    return {"object": "list", "data": listed}
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=None,
+    responses={
+        200: {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}},
+        422: {"description": "The request is not valid; the body is an error as OpenAI's API has it"},
+    },
+)
+async def chat(request: Request, body: ChatIn) -> Response:
+    """Answer the user's last message from documents; the sources stand below the answer, and in ``citations``."""
+    service = service_of(request)
+    question = _question(body)
+    if not question.strip():
+        raise Problem(422, "empty-question", "The question is empty", "The last message of role user has no text.")
+    chosen = await service.chosen(_documents(body.model))
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    if not body.stream:
+        answer = await service.answer(question, chosen)
+        message = {"role": "assistant", "content": _text(answer), "citations": answer["citations"]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(answer)})
+
+    async def work(emit: events.Emit) -> None:
+        def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> None:
+            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            emit("", {**head, "object": "chat.completion.chunk", "choices": [choice], **more})
+
+        chunk({"role": "assistant", "content": ""})
+        try:
+            answer = await service.answer(question, chosen)
+        except Problem as problem:
+            emit("", openai_error(problem))
+            return
+        for piece in re.findall(r"\S*\s*", _text(answer)):
+            if piece:
+                chunk({"content": piece})
+        chunk({}, "stop", usage=_usage(answer), citations=answer["citations"])
+        emit("", "[DONE]")
+
+    return events.response(work)
+
+
+def _documents(model: str) -> list[str] | None:
+    """The documents that a model's name means; None for all. Raises Problem."""
+    if model == MODEL:
+        return None
+    name, _, identifier = model.partition("/")
+    if name != MODEL or not identifier:
+        raise Problem(
+            404,
+            "no-such-model",
+            "No such model",
+            f"{model!r} is not served; expected {MODEL}, or one of GET /v1/models.",
+        )
+    return [identifier]
+
+
+def _question(body: ChatIn) -> str:
+    """The text of the user's last message."""
+    for message in reversed(body.messages):
+        if message.role != "user":
+            continue
+        if isinstance(message.content, str):
+            return message.content
+        parts = [part.get("text") for part in message.content or [] if part.get("type") == "text"]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _text(answer: dict[str, Any]) -> str:
+    """The answer with its sources below, for clients that show nothing but text."""
+    lines = [answer["answer"]]
+    if answer["citations"]:
+        lines += ["", "Sources:"]
+    for citation in answer["citations"]:
+        if citation["pages"]:
+            place = "page " + ", ".join(map(str, citation["pages"]))
+        else:
+            first, last = citation["lines"]
+            place = f"line {first}" if first == last else f"lines {first}-{last}"
+        mark = "" if citation["verified"] else " (not verified)"
+        lines.append(f"- {citation['document_name']}, {place}: “{citation['quote']}”{mark}")
+    return "\n".join(lines)
+
+
+def _usage(answer: dict[str, Any]) -> dict[str, int]:
+    prompt, completion = answer["trace"]["prompt_tokens"], answer["trace"]["completion_tokens"]
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,0 +1,76 @@
+"""Every error as an RFC 9457 response, whoever raised it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from .problems import CONTENT_TYPE, Problem
+
+log = logging.getLogger(__name__)
+
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
+
+
+def problem_response(problem: Problem, path: str) -> JSONResponse:
+    """The response that a problem is sent as: as OpenAI's API has it where its clients ask."""
+    if path in OPENAI_PATHS:
+        return JSONResponse(openai_error(problem), status_code=problem.status, headers=problem.headers)
+    return JSONResponse(
+        problem.body(path), status_code=problem.status, headers=problem.headers, media_type=CONTENT_TYPE
+    )
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """The body that clients of OpenAI's API understand."""
+    kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    message = f"{problem.title}: {problem.detail}"
+    return {"error": {"message": message, "type": kind, "param": None, "code": problem.code}}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have *app* answer with problem details."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, error: Problem) -> JSONResponse:
+        return problem_response(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            {"field": ".".join(str(part) for part in item["loc"]), "detail": str(item["msg"])}
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{item['field']}: {item['detail']}" for item in errors)
+        problem = Problem(
+            422, "invalid-request", "The request is not valid", f"{detail}. See /openapi.json.", errors=errors
+        )
+        return problem_response(problem, request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        title = {404: "No such path", 405: "Method not allowed"}.get(error.status_code, "The request failed")
+        problem = Problem(
+            error.status_code,
+            f"http-{error.status_code}",
+            title,
+            f"{error.detail}. See /openapi.json for what there is.",
+            headers=dict(error.headers or {}),
+        )
+        return problem_response(problem, request.url.path)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        problem = Problem(
+            500,
+            "internal",
+            "Something went wrong here",
+            "This is a fault of the service; its log has the details.",
+        )
+        return problem_response(problem, request.url.path)

@@ -1,0 +1,48 @@
+"""Questions about documents."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from . import events
+from .problems import Problem
+from .schemas import AnswerOut, ProcessIn, ProcessOut, QueryIn
+from .service import ready, service_of
+
+router = APIRouter()
+
+_PROCESS_WAIT_SECONDS = 300.0
+
+
+@router.post(
+    "/v1/query",
+    response_model=AnswerOut,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def query(request: Request, body: QueryIn) -> AnswerOut | Response:
+    """Answer a question from documents, with checked citations.
+
+    With ``stream`` server-sent events: ``step`` for each step that is done, then ``answer`` or ``problem``. The answer
+    comes whole: it is sent when its quotes are checked, not before.
+    """
+    service = service_of(request)
+    chosen = await service.chosen(body.document_ids)
+    if not body.stream:
+        return AnswerOut(**await service.answer(body.question, chosen))
+
+    async def work(emit: events.Emit) -> None:
+        try:
+            emit("answer", await service.answer(body.question, chosen, lambda step: emit("step", step)))
+        except Problem as problem:
+            emit("problem", problem.body(request.url.path))
+
+    return events.response(work)
+
+
+@router.post("/api/process")
+async def process(request: Request, body: ProcessIn) -> ProcessOut:
+    """Answer a question about a document given by id, name, text or data: URL, indexed if need be."""
+    service = service_of(request)
+    found = await service.resolve(body.document)
+    found = await service.indexer.wait(found.id, _PROCESS_WAIT_SECONDS) or found
+    return ProcessOut(document_id=found.id, **await service.answer(body.query, [ready(found)]))
