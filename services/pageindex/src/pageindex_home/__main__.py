@@ -1,30 +1,50 @@
-"""Start the service: ``python -m pageindex_home``."""
+"""The program: ``python -m pageindex_home`` serves; ``index``, ``watch`` and ``ask`` work on files without it."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import uvicorn
 
 from .api import create_app
+from .commands import add_commands, run
 from .settings import Settings, SettingsError
 from .store import incoming_directory
 
 
-def main() -> int:
-    """Serve until SIGTERM; exit status 2 when the settings are wrong."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command; without one serve until SIGTERM. Exit status 2 when the settings are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="pageindex-home",
+        description="Questions about your own documents. Without a command: the service.",
+        epilog="Settings are environment variables, such as PAGEINDEX_LLM_URL; docs/pageindex.md lists them.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="the service (also without a command)")
+    add_commands(commands)
+    options = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ)
     except SettingsError as error:
         print(f"pageindex-home: {error}", file=sys.stderr)
         return 2
+    serves = options.command in (None, "serve")
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=settings.log_level.upper() if serves else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    return serve(settings) if serves else run(options, settings)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM."""
     # Starlette spools uploads to the temporary directory; a container's /tmp is memory.
     tempfile.tempdir = str(incoming_directory(settings.data_directory))
     uvicorn.run(

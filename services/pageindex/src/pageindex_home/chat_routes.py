@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from . import events
+from .citations import place_of
 from .problem_responses import openai_error
 from .problems import Problem
 from .schemas import ChatIn
@@ -114,13 +115,8 @@ def _text(answer: dict[str, Any]) -> str:
     if answer["citations"]:
         lines += ["", "Sources:"]
     for citation in answer["citations"]:
-        if citation["pages"]:
-            place = "page " + ", ".join(map(str, citation["pages"]))
-        else:
-            first, last = citation["lines"]
-            place = f"line {first}" if first == last else f"lines {first}-{last}"
         mark = "" if citation["verified"] else " (not verified)"
-        lines.append(f"- {citation['document_name']}, {place}: “{citation['quote']}”{mark}")
+        lines.append(f"- {citation['document_name']}, {place_of(citation)}: “{citation['quote']}”{mark}")
     return "\n".join(lines)
 
 

@@ -7,8 +7,9 @@ counts as supported when every figure and name it adds to the question stands in
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .text import Span, contains_word, content_terms, is_figure, normalise, sentences, tidy, words
 
@@ -113,3 +114,11 @@ def _stemmed(told: Sequence[str], text: str) -> set[str]:
     return {
         word for word in told if not is_figure(word) and set(content_terms(word)) <= present and content_terms(word)
     }
+
+
+def place_of(citation: Mapping[str, Any]) -> str:
+    """Where a quote stands: "page 4" or "lines 3-5"."""
+    if citation["pages"]:
+        return "page " + ", ".join(map(str, citation["pages"]))
+    first, last = citation["lines"]
+    return f"line {first}" if first == last else f"lines {first}-{last}"
