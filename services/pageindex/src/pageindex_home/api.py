@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from . import __version__, chat_routes, document_routes, question_routes, status_routes
 from .limits import Limits
 from .metrics import Metrics
-from .problem_responses import add_error_handlers
+from .problem_responses import add_error_handlers, document_errors
 from .service import Service
 from .settings import Settings
 
@@ -42,8 +42,10 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page loads scripts from a CDN; this host may have no way out
         redoc_url=None,
     )
-    add_error_handlers(app)
-    for routes in (document_routes, question_routes, chat_routes, status_routes):
-        app.include_router(routes.router)
+    routers = [module.router for module in (document_routes, question_routes, chat_routes, status_routes)]
+    for router in routers:
+        app.include_router(router)
+    add_error_handlers(app, [route for router in routers for route in router.routes])
+    document_errors(app)
     app.add_middleware(Limits, limit=settings.max_upload_bytes + _FORM_OVERHEAD, metrics=metrics)
     return app

@@ -44,8 +44,7 @@ def models(request: Request) -> dict[str, Any]:
     "/v1/chat/completions",
     response_model=None,
     responses={
-        200: {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}},
-        422: {"description": "The request is not valid; the body is an error as OpenAI's API has it"},
+        200: {"content": {"application/json": {}, "text/event-stream": {}}},
     },
 )
 async def chat(request: Request, body: ChatIn) -> Response:

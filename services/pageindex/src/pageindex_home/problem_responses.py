@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from .problems import CONTENT_TYPE, Problem
+from .schemas import OpenAIErrorOut, ProblemOut
 
 log = logging.getLogger(__name__)
 
+_STATUSES = {"4XX": "The request cannot be met", "5XX": "Try again later, or see the log"}
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
+
+
+def document_errors(app: FastAPI) -> None:
+    """Have the OpenAPI document of *app* say what any endpoint may answer in place of its result."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            components = document["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                components.pop(name, None)
+            for model in (ProblemOut, OpenAIErrorOut):
+                components[model.__name__] = model.model_json_schema()
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"].update(_errors(path))
+        return dict(app.openapi_schema or {})
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _errors(path: str) -> dict[str, Any]:
+    media_type, model = ("application/json", OpenAIErrorOut) if path in OPENAI_PATHS else (CONTENT_TYPE, ProblemOut)
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    return {status: {"description": text, "content": content} for status, text in _STATUSES.items()}
+
+
+def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:
+    """The methods that any route has for a path; Starlette names those of the first."""
+    methods: set[str] = set()
+    for route in routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods))
 
 
 def problem_response(problem: Problem, path: str) -> JSONResponse:
@@ -33,7 +73,7 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": problem.code}}
 
 
-def add_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Have *app* answer with problem details."""
 
     @app.exception_handler(Problem)
@@ -60,7 +100,7 @@ def add_error_handlers(app: FastAPI) -> None:
             f"http-{error.status_code}",
             title,
             f"{error.detail}. See /openapi.json for what there is.",
-            headers=dict(error.headers or {}),
+            headers={"Allow": _allowed(request, routes)} if error.status_code == 405 else dict(error.headers or {}),
         )
         return problem_response(problem, request.url.path)
 

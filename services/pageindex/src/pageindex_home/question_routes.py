@@ -17,7 +17,7 @@ _PROCESS_WAIT_SECONDS = 300.0
 @router.post(
     "/v1/query",
     response_model=AnswerOut,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def query(request: Request, body: QueryIn) -> AnswerOut | Response:
     """Answer a question from documents, with checked citations.

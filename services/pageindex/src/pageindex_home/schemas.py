@@ -10,6 +10,22 @@ from pydantic import BaseModel, Field
 from .store import FAILED, Document
 
 
+class ProblemOut(BaseModel):
+    """What went wrong, and what to do (RFC 9457)."""
+
+    type: str = Field(description="ends in a stable code")
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+
+
+class OpenAIErrorOut(BaseModel):
+    """What went wrong, as OpenAI's API has it."""
+
+    error: dict[str, Any] = Field(description="message, type, param and code")
+
+
 class DocumentOut(BaseModel):
     """A document and how far its index is."""
 
