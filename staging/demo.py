@@ -102,7 +102,7 @@ def show(answer: dict, seconds: float) -> None:
     for label, text in lines.items():
         print(f"{label + ':':10} {text}")
     print(f"\nAnswered in {answer['seconds']:.1f} s; the whole demo took {seconds / 60:.1f} minutes. Try next:")
-    print("  .venv/bin/python -m staging ssh -L 3000:127.0.0.1:3000      # then http://127.0.0.1:3000/docs")
+    print("  .venv/bin/python -m staging ssh -L 3000:127.0.0.1:3000      # then http://127.0.0.1:3000")
     print("  .venv/bin/python -m staging gpu set 0 temperature=91        # and ask NVML what it sees")
     print("  .venv/bin/ansible-playbook site.yml -i inventory/staging    # again: changed=0")
     print("=" * 100)

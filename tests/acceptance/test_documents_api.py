@@ -52,6 +52,13 @@ def test_health_and_readiness(http: HttpOnHost, documents_url: str) -> None:
     assert all(check["ok"] for check in answers[2].json()["checks"].values())
 
 
+def test_the_page_is_served_with_all_that_it_needs(http: HttpOnHost, documents_url: str) -> None:
+    paths = ("/", "/static/page.js", "/static/page.css", "/static/nothing", "/nothing")
+    answers = http.send_all([request(documents_url + path) for path in paths])
+    assert [answer.status for answer in answers] == [200, 200, 200, 404, 404], [str(answer) for answer in answers]
+    assert "default-src 'none'" in answers[0].headers["content-security-policy"]
+
+
 def test_document_is_indexed(document: Uploaded) -> None:
     assert document.description["status"] == "ready", document.description
     assert document.description["page_count"] >= 1

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from . import __version__, chat_routes, document_routes, question_routes, status_routes
+from . import __version__, chat_routes, document_routes, page_routes, question_routes, status_routes
 from .limits import Limits
 from .metrics import Metrics
 from .problem_responses import add_error_handlers, document_errors
@@ -42,7 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page loads scripts from a CDN; this host may have no way out
         redoc_url=None,
     )
-    routers = [module.router for module in (document_routes, question_routes, chat_routes, status_routes)]
+    modules = (document_routes, question_routes, chat_routes, status_routes, page_routes)
+    routers = [module.router for module in modules]
     for router in routers:
         app.include_router(router)
     add_error_handlers(app, [route for router in routers for route in router.routes])
