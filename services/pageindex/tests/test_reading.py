@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -130,3 +132,47 @@ def test_a_streamed_question_to_an_absent_model_ends_with_the_problem(
 
 def test_what_is_wrong_with_a_streamed_question_is_said_by_its_status(client: TestClient) -> None:
     assert client.post("/v1/query", json={"question": "What?", "stream": True}).status_code == 409
+
+
+def pixels(data: bytes) -> tuple[int, int, list[bytes]]:
+    """Width, height and rows of one of our PNGs."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks: dict[bytes, bytes] = {}
+    at = 8
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + content) == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
+        chunks[kind] = content
+        at += 12 + length
+    width, height, depth, kind_of_colour = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
+    assert (depth, kind_of_colour) == (8, 2)
+    raw = zlib.decompress(chunks[b"IDAT"])
+    rows = [raw[row * (width * 3 + 1) + 1 : (row + 1) * (width * 3 + 1)] for row in range(height)]
+    return width, height, rows
+
+
+def test_a_page_is_drawn_and_the_quote_is_marked_on_it(client: TestClient, upload: Upload) -> None:
+    base = f"/v1/documents/{upload(PDF)['id']}/pages/4/image"
+    plain = client.get(base)
+    assert (plain.status_code, plain.headers["content-type"]) == (200, "image/png")
+    width, height, rows = pixels(plain.content)
+    assert (width, len(rows)) == (1000, height) and height > width
+    assert any(min(row) < 100 for row in rows), "there is text on it"
+    quote = "The inspection number of the\n Larkspur pumping station is 48213."
+    marked = pixels(client.get(base, params={"quote": quote}).content)[2]
+    differing = [number for number, (one, other) in enumerate(zip(rows, marked, strict=True)) if one != other]
+    assert 5 < len(differing) < height / 4, "some lines of it"
+    assert differing == list(range(differing[0], differing[-1] + 1))
+    assert marked == pixels(client.get(base, params={"quote": quote}).content)[2]
+    assert pixels(client.get(base, params={"quote": "words that are not there"}).content)[2] == rows
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_a_page_that_is_not_there_is_not_drawn(client: TestClient, upload: Upload, number: int) -> None:
+    assert client.get(f"/v1/documents/{upload(PDF)['id']}/pages/{number}/image").status_code == 422
+
+
+def test_a_text_has_no_pictures(client: TestClient, upload: Upload) -> None:
+    response = client.get(f"/v1/documents/{upload(MARKDOWN, 'garden.md')['id']}/pages/1/image")
+    assert response.status_code == 422 and "no pages" in response.json()["detail"]

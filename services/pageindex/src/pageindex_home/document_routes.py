@@ -194,6 +194,23 @@ async def pages(
     )
 
 
+@router.get(
+    "/v1/documents/{document_id}/pages/{number}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}},
+)
+async def page_image(
+    request: Request,
+    document_id: str,
+    number: Annotated[int, Path(ge=1, le=1_000_000)],
+    quoted: Annotated[str, Query(alias="quote", max_length=4000, description="text to mark on it")] = "",
+) -> Response:
+    """A page of a PDF as a picture."""
+    service = service_of(request)
+    picture = await service.picture(await service.ready(document_id), number, quoted)
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
 @router.delete("/v1/documents/{document_id}", status_code=204)
 async def delete(request: Request, document_id: str) -> None:
     """Erase a document: file, text and tree; also while it is being indexed."""

@@ -1,25 +1,21 @@
 """From the bytes of a file to text by page (or line) and the headings that the file itself states.
 
-Parsing runs in a child process with limits on memory and time (:func:`extract_in_child`), so a
-hostile or broken PDF ends its child and nothing else. pypdfium2 is Chromium's PDF engine in a
-wheel: fast, maintained, no system package, and it exposes outlines, passwords and font sizes.
+Parsing runs in a child process (child.py), so a hostile or broken PDF ends its child and nothing
+else. pypdfium2 is Chromium's PDF engine in a wheel: fast, maintained, no system package, and it
+exposes outlines, passwords and font sizes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import re
-import resource
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import child
 from .problems import DocumentError
 from .text import normalise, tidy
 
@@ -140,7 +136,7 @@ def inspect(path: Path, media_type: str, max_pages: int) -> int:
         DocumentError: as :func:`extract` does, except ``no-text``.
     """
     if media_type == PDF:
-        with _open_pdf(path, max_pages) as document:
+        with open_pdf(path, max_pages) as document:
             return len(document)
     _decode(path)
     return 0
@@ -213,7 +209,12 @@ def _markdown_headings(lines: list[str]) -> Iterator[Heading]:
 # --- PDF ---------------------------------------------------------------------------------------
 
 
-def _open_pdf(path: Path, max_pages: int) -> Any:
+def open_pdf(path: Path, max_pages: int | None = None) -> Any:
+    """A document of pypdfium2, to be closed.
+
+    Raises:
+        DocumentError: ``encrypted-pdf``, ``damaged-pdf`` or ``too-many-pages``.
+    """
     import pypdfium2 as pdfium  # type: ignore[import-untyped]
 
     try:
@@ -232,7 +233,7 @@ def _open_pdf(path: Path, max_pages: int) -> Any:
         ) from error
     if len(document) == 0:
         raise DocumentError("damaged-pdf", "The PDF has no pages.")
-    if len(document) > max_pages:
+    if max_pages is not None and len(document) > max_pages:
         count = len(document)
         document.close()
         raise DocumentError(
@@ -243,7 +244,7 @@ def _open_pdf(path: Path, max_pages: int) -> Any:
 
 
 def _extract_pdf(path: Path, max_pages: int) -> Extract:
-    with _open_pdf(path, max_pages) as document:
+    with open_pdf(path, max_pages) as document:
         segments = []
         lines: list[_Line] = []
         unreadable = 0
@@ -382,62 +383,9 @@ async def extract_in_child(
     Raises:
         DocumentError: what the child found, or ``damaged-pdf`` when it died or took too long.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "pageindex_home.extraction",
-        json.dumps(
-            {
-                "path": str(path),
-                "media_type": media_type,
-                "max_pages": max_pages,
-                "memory_bytes": memory_bytes,
-                "inspect_only": inspect_only,
-            }
-        ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        # Nothing else of our environment: the child needs no secret.
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    return await child.run(
+        "inspect" if inspect_only else "extract",
+        {"path": str(path), "media_type": media_type, "max_pages": max_pages},
+        timeout=timeout,
+        memory_bytes=memory_bytes,
     )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout)
-    except TimeoutError as error:
-        raise DocumentError(
-            "damaged-pdf",
-            f"Reading the file took longer than {timeout:.0f} s and was stopped. Print it to PDF again.",
-        ) from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-    try:
-        result: dict[str, Any] = json.loads(output)
-    except ValueError as error:
-        raise DocumentError(
-            "damaged-pdf",
-            f"The reader ended with status {process.returncode} and no result: the file is damaged or needs "
-            f"more than {memory_bytes // 2**20} MiB of memory. Print it to PDF again or split it.",
-        ) from error
-    if "error" in result:
-        raise DocumentError(result["error"]["code"], result["error"]["detail"])
-    return result
-
-
-def _child(arguments: dict[str, Any]) -> dict[str, Any]:
-    resource.setrlimit(resource.RLIMIT_AS, (arguments["memory_bytes"], arguments["memory_bytes"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    path = Path(arguments["path"])
-    try:
-        if arguments["inspect_only"]:
-            return {"pages": inspect(path, arguments["media_type"], arguments["max_pages"])}
-        return {"extract": extract(path, arguments["media_type"], arguments["max_pages"]).to_json()}
-    except DocumentError as error:
-        return {"error": {"code": error.code, "detail": error.detail}}
-    except MemoryError:
-        return {"error": {"code": "damaged-pdf", "detail": "Reading the file needs more memory than is allowed."}}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_child(json.loads(sys.argv[1]))))

@@ -16,7 +16,7 @@ _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 _HEADERS = {
     # Texts of documents are shown here: whatever stands in them, nothing but our own files runs.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     # Asked each time whether it is still the one, so that page and service are of one version.

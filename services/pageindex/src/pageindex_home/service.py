@@ -17,11 +17,12 @@ from fastapi import Request
 
 from .answering import Answerer, Observer, Source
 from .engine import HomeEngine
-from .extraction import MARKDOWN, TEXT, detect_media_type, extract_in_child
+from .extraction import MARKDOWN, PDF, TEXT, detect_media_type, extract_in_child
 from .indexer import Indexer
 from .llm import LanguageModel, LanguageModelError, LanguageModelUnavailable
 from .metrics import Metrics
 from .problems import DocumentError, Problem
+from .rendering import render_in_child
 from .settings import Settings
 from .store import FAILED, READY, Document, Store
 from .uploads import too_large
@@ -47,6 +48,8 @@ class Service:
             answer_tokens=settings.answer_tokens,
             patience=settings.llm_query_patience_seconds,
         )
+        # Each picture is a process for a moment; a browser asks for one at a time.
+        self._drawing = asyncio.Semaphore(2)
         self._sources: OrderedDict[tuple[str, float], Source] = OrderedDict()
 
     async def close(self) -> None:
@@ -97,6 +100,23 @@ class Service:
                 self._sources.popitem(last=False)
         self._sources.move_to_end(key)
         return self._sources[key]
+
+    async def picture(self, document: Document, number: int, quote: str) -> bytes:
+        """A page of a PDF as PNG, *quote* marked. Raises Problem."""
+        if document.media_type != PDF or not 1 <= number <= (document.page_count or 0):
+            raise Problem(
+                422,
+                "no-such-pages",
+                "No such page",
+                f"{document.name} has {document.page_count or 'no'} pages that can be drawn; {number} was asked for.",
+            )
+        async with self._drawing:
+            try:
+                return await render_in_child(
+                    self.store.original(document.id), number, quote, self.settings.extraction_memory_bytes
+                )
+            except DocumentError as error:
+                raise Problem(422, error.code, "The page cannot be drawn", error.detail) from error
 
     def forget(self, identifier: str) -> None:
         """Drop a deleted document from memory."""

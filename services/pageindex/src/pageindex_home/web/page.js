@@ -295,12 +295,23 @@ async function read(id, name, unit, first, last, quote) {
     const range = first === last ? `${unit} ${first}` : `${unit}s ${first}-${last}`;
     byId("reader-heading").textContent = `${name}, ${range}`;
     byId("original").href = `v1/documents/${id}/original${unit === "page" ? `#page=${first}` : ""}`;
+    drawPage(unit === "page" ? `v1/documents/${id}/pages/${first}/image?${new URLSearchParams({ quote })}` : "", range, name);
     byId("reader-text").replaceChildren(...marked(texts.join(unit === "page" ? "\n\n" : "\n"), quote));
     byId("reader").showModal();
     byId("reader-text").querySelector("mark")?.scrollIntoView({ block: "center" });
   } catch (error) {
     byId("steps").textContent = error.message;
   }
+}
+
+/** The page as it looks, beside its text; without a picture the text has the room. */
+function drawPage(address, range, name) {
+  const image = byId("reader-image");
+  image.hidden = true;
+  image.onload = () => { image.hidden = false; };
+  image.alt = address ? `${name}, ${range}, as it looks; its text stands beside it` : "";
+  if (address) image.src = address;
+  else image.removeAttribute("src");
 }
 
 /** The text with the quote in a mark, wherever its lines are broken in the text. */
