@@ -176,3 +176,38 @@ def test_a_page_that_is_not_there_is_not_drawn(client: TestClient, upload: Uploa
 def test_a_text_has_no_pictures(client: TestClient, upload: Upload) -> None:
     response = client.get(f"/v1/documents/{upload(MARKDOWN, 'garden.md')['id']}/pages/1/image")
     assert response.status_code == 422 and "no pages" in response.json()["detail"]
+
+
+def test_a_tree_from_elsewhere_takes_the_place_of_ours(client: TestClient, upload: Upload) -> None:
+    base = f"/v1/documents/{upload(PDF)['id']}"
+    theirs = {
+        "doc_name": "report.pdf",
+        "structure": [
+            {"title": "All of it", "start_index": 1, "end_index": 6, "node_id": "0000", "summary": "Everything.",
+             "prefix_summary": "unknown key", "nodes": [{"title": "Inspection", "start_index": 4, "end_index": 4}]},
+        ],
+    }  # fmt: skip
+    changed = client.put(f"{base}/tree", json=theirs)
+    assert (changed.status_code, changed.json()["engine"], changed.json()["node_count"]) == (200, "imported", 2)
+    kept = client.get(f"{base}/tree").json()["structure"]
+    assert [(node["node_id"], node["title"]) for node in tree.walk(kept)] == [
+        ("0000", "All of it"),
+        ("0001", "Inspection"),
+    ]
+    answer = client.post("/v1/query", json={"question": sample_document.QUESTION}).json()
+    assert answer["citations"][0]["title"] == "Inspection"
+
+
+def test_ours_can_be_taken_out_and_put_back(client: TestClient, upload: Upload) -> None:
+    base = f"/v1/documents/{upload(MARKDOWN, 'garden.md')['id']}"
+    ours = client.get(f"{base}/tree").json()
+    assert client.put(f"{base}/tree", json=ours).status_code == 200
+    assert client.get(f"{base}/tree").json() == ours
+
+
+def test_a_tree_that_does_not_fit_changes_nothing(client: TestClient, upload: Upload) -> None:
+    base = f"/v1/documents/{upload(MARKDOWN, 'garden.md')['id']}"
+    before = client.get(f"{base}/tree").json()
+    refused = client.put(f"{base}/tree", json={"structure": [{"title": "X", "start_index": 1, "end_index": 99}]})
+    assert refused.status_code == 422 and "expected whole numbers, 1 ≤ start_index" in refused.json()["detail"]
+    assert client.get(f"{base}/tree").json() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 from pageindex_home import tree
 from pageindex_home.extraction import Heading
@@ -17,9 +18,7 @@ def documents(draw: st.DrawFn) -> tuple[list[Heading], int]:
     """Headings in the order of a document, some of them outside it, and its last page."""
     last = draw(st.integers(1, 60))
     positions = sorted(draw(st.lists(st.integers(-2, last + 3), max_size=25)))
-    headings = [
-        Heading(draw(st.integers(1, 6)), draw(TITLES), position, draw(st.booleans())) for position in positions
-    ]
+    headings = [Heading(draw(st.integers(1, 6)), draw(TITLES), position, draw(st.booleans())) for position in positions]
     return headings, last
 
 
@@ -60,4 +59,38 @@ def test_every_page_belongs_to_a_section(document: tuple[list[Heading], int]) ->
 @given(documents())
 def test_a_tree_survives_being_written(document: tuple[list[Heading], int]) -> None:
     roots = tree.from_headings(*document)
-    assert json.loads(json.dumps(roots)) == roots
+    for node in tree.walk(roots):
+        node["title"] = node["title"].strip() or "Untitled"
+    if roots:
+        assert tree.imported(json.loads(json.dumps(roots)), document[1]) == roots
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 12) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["title", "start_index", "end_index", "nodes", "node_id", "summary"]), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=500)
+@given(ANYTHING, st.integers(1, 10))
+def test_what_is_no_tree_is_refused_in_words_or_made_one(given: object, last: int) -> None:
+    try:
+        nodes = tree.imported(given, last)
+    except ValueError as error:
+        assert str(error)
+        return
+    every = list(tree.walk(nodes))
+    assert every and all(1 <= node["start_index"] <= node["end_index"] <= last for node in every)
+    assert all(node["title"] for node in every) and len({node["node_id"] for node in every}) == len(every)
+
+
+def test_a_tree_that_is_too_deep_is_refused() -> None:
+    one: dict[str, object] = {"title": "x", "start_index": 1, "end_index": 1, "nodes": []}
+    for _ in range(tree.DEEPEST):
+        one = {**one, "nodes": [one]}
+    with pytest.raises(ValueError, match="nested"):
+        tree.imported([one], 1)

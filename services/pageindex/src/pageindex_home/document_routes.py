@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from . import events, tree
 from .extraction import PDF
 from .problems import Problem
-from .schemas import DocumentOut, NodeOut, PagesOut, document_out
+from .schemas import DocumentOut, NodeOut, PagesOut, TreeIn, document_out
 from .service import no_document, service_of
 from .store import FAILED, READY
 from .uploads import clean_name, save
@@ -135,6 +135,31 @@ async def document_tree(
         "unit": source.extract.unit,
         "structure": source.nodes if depth is None else _cut(source.nodes, depth),
     }
+
+
+@router.put("/v1/documents/{document_id}/tree")
+async def import_tree(request: Request, document_id: str, body: TreeIn) -> DocumentOut:
+    """Use a tree from elsewhere, such as one that PageIndex made of the same document, in place of ours."""
+    service = service_of(request)
+    source = await service.source(await service.ready(document_id))
+    try:
+        nodes = tree.imported(body.structure, source.extract.last)
+    except ValueError as error:
+        raise Problem(422, "bad-tree", "The tree does not fit the document", f"{error}.") from error
+    count = sum(1 for _ in tree.walk(nodes))
+    saved = await asyncio.to_thread(
+        service.store.complete,
+        document_id,
+        source.extract,
+        nodes,
+        node_count=count,
+        engine="imported",
+        warnings=[],
+    )
+    if not saved:
+        raise no_document(document_id)
+    service.forget(document_id)
+    return document_out(await service.find(document_id))
 
 
 @router.get("/v1/documents/{document_id}/nodes/{node_id}")

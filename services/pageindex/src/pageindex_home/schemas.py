@@ -47,6 +47,15 @@ class DocumentOut(BaseModel):
     updated_at: str
 
 
+class TreeIn(BaseModel):
+    """A tree in PageIndex's format; what it has beside the structure is left out."""
+
+    structure: list[dict[str, Any]] = Field(
+        min_length=1,
+        description="nodes of title, start_index, end_index, and where they have them node_id, summary, nodes",
+    )
+
+
 class NodeOut(BaseModel):
     """A section of a document."""
 

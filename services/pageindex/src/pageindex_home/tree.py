@@ -8,6 +8,10 @@ from typing import Any, TypedDict
 
 from .extraction import Heading
 
+#: What a tree from elsewhere may have.
+DEEPEST = 30
+MOST_NODES = 20_000
+
 
 class Node(TypedDict):
     """A section; indices are 1-based pages (PDF) or lines (text), both ends included."""
@@ -73,6 +77,61 @@ def walk(nodes: list[Node]) -> Iterator[Node]:
     for node in nodes:
         yield node
         yield from walk(node["nodes"])
+
+
+def imported(nodes: Any, last: int) -> list[Node]:
+    """A tree from elsewhere, in PageIndex's format, for a document of ``1..last``; unknown keys are left out.
+
+    Numbers are given anew where they are missing or not unique.
+
+    Raises:
+        ValueError: naming the node, what was found and what was expected.
+    """
+    count = 0
+
+    def take(given: Any, first: int, end: int, depth: int, where: str) -> list[Node]:
+        nonlocal count
+        if not isinstance(given, list):
+            raise ValueError(f"{where or 'the structure'} is {type(given).__name__}; expected a list of nodes")
+        if depth > DEEPEST:
+            raise ValueError(f"{where} is nested more than {DEEPEST} levels deep")
+        taken = []
+        for index, entry in enumerate(given):
+            place = f"{where}[{index}]"
+            count += 1
+            if count > MOST_NODES:
+                raise ValueError(f"the tree has more than {MOST_NODES} nodes")
+            if not isinstance(entry, dict) or not isinstance(entry.get("title"), str) or not entry["title"].strip():
+                raise ValueError(f"{place} has no title; expected title, start_index, end_index and nodes")
+            start, stop = _range(entry, first, end, place)
+            node = new_node(entry["title"].strip(), start, stop)
+            node["node_id"], node["summary"] = _text(entry.get("node_id"))[:64], _text(entry.get("summary"))
+            node["nodes"] = take(entry.get("nodes") or [], start, stop, depth + 1, f"{place}.nodes")
+            taken.append(node)
+        return taken
+
+    found = take(nodes, 1, last, 1, "")
+    if not found:
+        raise ValueError("the structure has no nodes")
+    identifiers = [node["node_id"] for node in walk(found)]
+    if "" in identifiers or len(set(identifiers)) < len(identifiers):
+        number(found)
+    return found
+
+
+def _range(entry: dict[str, Any], first: int, end: int, place: str) -> tuple[int, int]:
+    start, stop = entry.get("start_index"), entry.get("end_index")
+    # A bool is an int to Python.
+    if type(start) is int and type(stop) is int and first <= start <= stop <= end:
+        return start, stop
+    raise ValueError(
+        f"{place} ({entry['title'][:60]!r}) goes from {start!r} to {stop!r}; "
+        f"expected whole numbers, {first} ≤ start_index ≤ end_index ≤ {end}"
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def deepest_at(nodes: list[Node], position: int) -> Node | None:
