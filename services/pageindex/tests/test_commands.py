@@ -77,7 +77,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 def test_an_interrupted_index_goes_on(tmp_path: Path, llm: FakeLanguageModel) -> None:
     (tmp_path / "garden.md").write_bytes(MARKDOWN)
-    llm.delay = 0.1
+    llm.delay = 0.3
     process = _start("index", "garden.md")
     await_until(lambda: len(llm.requests) >= SECTIONS // 2, "the model to be asked")
     process.kill()
