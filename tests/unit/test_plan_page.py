@@ -30,7 +30,8 @@ def result(page: Page, action: str, task: str = "a task", host: str = "gpu1", **
 
 def llm(page: Page, running: str = "", seconds: float | None = None, **wishes: Any) -> None:
     memory = {**host_plan({**VARIABLES, **wishes}, {"nvml": {}, "gpus": CARDS}), "last_start_seconds": seconds}
-    fact = {"model": wishes.get("model", "qwen3-32b-awq"), "running": running, "memory": memory}
+    model = wishes.get("model", "qwen3-32b-awq")
+    fact = {"model": model, "running": running, "memory": memory, "drain_seconds": 120}
     page.take("gpu1", "ansible.builtin.set_fact", "vllm : keep", {}, {"ansible_facts": {"__vllm_plan_page": fact}})
 
 
@@ -77,7 +78,17 @@ def test_a_switch_tells_download_and_downtime() -> None:
     assert line(page, "Services") == "start or restart vllm"
     assert line(page, "Downtime") == (
         "of the LLM the engine's start (95 s at the last start of this server here), after the requests that run have "
-        "ended; qwen3-32b-awq serves until then"
+        "ended (120 s at most); qwen3-32b-awq serves until then"
+    )
+
+
+def test_a_server_that_starts_beside_the_other_costs_no_downtime() -> None:
+    page = Page()
+    llm(page, running="qwen3-32b-awq", seconds=94.6, model="qwen3-8b-awq")
+    result(page, "llm_deployment", changed=True, beside=True)
+    assert line(page, "Downtime") == (
+        "none of the LLM: the new server starts beside qwen3-32b-awq on another card "
+        "(95 s at the last start of this server here)"
     )
 
 
