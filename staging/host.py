@@ -43,6 +43,10 @@ def _isolation() -> list[str]:
     return arguments
 
 
+# Booted means that every service is up: an engine starts in 40 s, on a busy machine in two minutes.
+BOOT_SECONDS = 300
+
+
 @dataclass(frozen=True)
 class Host:
     """One staging host. Its container, image, address and files follow from its release."""
@@ -112,7 +116,7 @@ class Host:
             raise StepFailed(result.stderr.strip() or "the simulator refused the command")
         return result.stdout
 
-    def reboot(self, seconds: float = 60) -> None:
+    def reboot(self, seconds: float = BOOT_SECONDS) -> None:
         """Reboot the host and wait until it is up again; raises StepFailed after `seconds`."""
         before = self._started_at()
         self.execute("systemctl reboot")
@@ -127,7 +131,7 @@ class Host:
         container = network.find(self.container)
         return container.attrs["State"]["StartedAt"] if container else ""
 
-    def wait_until_booted(self, seconds: float = 60) -> None:
+    def wait_until_booted(self, seconds: float = BOOT_SECONDS) -> None:
         """Wait until systemd has started everything; raises StepFailed after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:

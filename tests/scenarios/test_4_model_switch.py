@@ -196,7 +196,7 @@ def test_a_reboot_in_the_middle_brings_the_model_before_and_everything_else(good
         finally:
             running.kill()
         assert host_started_at() != booted, running.result().explain()
-        host.wait_until_booted(120)
+        host.wait_until_booted()
     after = wait_for_end(120)
     assert after["current"] == before["current"] and after["previous"] == before["previous"]
     assert after["last"]["ok"] is False and "restarted during the switch" in after["last"]["reason"]

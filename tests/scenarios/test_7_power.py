@@ -70,7 +70,7 @@ def test_a_limit_that_somebody_else_set_is_noticed_and_put_right(finished_host: 
 
 
 def test_limits_are_there_after_a_reboot(finished_host: StagingHost) -> None:
-    host.TRIXIE.reboot(120)
+    host.TRIXIE.reboot()
     # Loading the module had given every card its default again.
     assert "500 W, was 575 W" in host.execute(f"journalctl -u {UNIT} -n 5 -o cat --no-pager").stdout
     assert limits() == [450, 500]
