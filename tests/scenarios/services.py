@@ -6,33 +6,44 @@ import json
 
 from staging import host, network, settings
 
-CONTAINERS = ("vllm", "pageindex", "gateway")
-UNITS = tuple(f"pageindex-home@{name}.service" for name in CONTAINERS)
+STATE = "/var/lib/pageindex-home/llm/state.json"
+
+
+def services() -> dict[str, str]:
+    """What the tests call a service → its name on the host: the model server runs in one of two."""
+    found = host.execute(f"cat {STATE}")
+    current = json.loads(found.stdout)["current"] if found.returncode == 0 else None
+    return {"vllm": (current or {}).get("service", "vllm"), "pageindex": "pageindex", "gateway": "gateway"}
 
 
 def container_states() -> dict[str, tuple[str, str, str]]:
-    """Container name → (id, StartedAt, health); empty while one is missing."""
-    found = host.execute("docker inspect " + " ".join(CONTAINERS))
+    """Service → (id, StartedAt, health) of its container; empty while one is missing."""
+    names = services()
+    found = host.execute("docker inspect " + " ".join(names.values()))
     if found.returncode != 0:
         return {}
+    inspected = {entry["Name"].removeprefix("/"): entry for entry in json.loads(found.stdout)}
     return {
-        entry["Name"].removeprefix("/"): (
-            entry["Id"],
-            entry["State"]["StartedAt"],
-            entry["State"].get("Health", {}).get("Status", "none"),
+        name: (
+            inspected[container]["Id"],
+            inspected[container]["State"]["StartedAt"],
+            inspected[container]["State"].get("Health", {}).get("Status", "none"),
         )
-        for entry in json.loads(found.stdout)
+        for name, container in names.items()
     }
 
 
 def everything_serves() -> bool:
     """All units active and all containers healthy."""
+    names = services()
     states = container_states()
-    active = host.execute("systemctl is-active " + " ".join(UNITS)).stdout.split()
+    active = host.execute(
+        "systemctl is-active " + " ".join(f"pageindex-home@{name}.service" for name in names.values())
+    ).stdout.split()
     return (
-        len(states) == len(CONTAINERS)
+        len(states) == len(names)
         and all(health == "healthy" for _, _, health in states.values())
-        and active == ["active"] * len(UNITS)
+        and active == ["active"] * len(names)
     )
 
 

@@ -12,6 +12,7 @@ from staging import host
 from tests.scenarios.acceptance_run import run_acceptance
 from tests.scenarios.ansible_run import RunningPlaybook, converge, run_playbook
 from tests.scenarios.conftest import StagingHost
+from tests.scenarios.services import services
 
 REMOVE = "playbooks/remove.yml"
 KEPT = ("/srv/pageindex-home/models", "/srv/pageindex-home/data/pageindex")
@@ -48,7 +49,8 @@ def test_without_a_yes_nothing_is_removed(finished_host: StagingHost) -> None:
         "delete it with `rm -r /srv/pageindex-home/models`",
     ):
         assert text in run.output, text
-    assert host.execute("systemctl is-active pageindex-home@vllm.service").stdout.strip() == "active"
+    unit = f"pageindex-home@{services()['vllm']}.service"
+    assert host.execute(f"systemctl is-active {unit}").stdout.strip() == "active"
 
 
 def test_check_mode_removes_nothing_and_announces(finished_host: StagingHost) -> None:
