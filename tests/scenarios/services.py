@@ -6,12 +6,13 @@ import json
 
 from staging import host, network, settings
 
-STATE = "/var/lib/pageindex-home/llm/state.json"
+# Of the model server's deployments.
+STATE_DIRECTORY = "/var/lib/pageindex-home/llm"
 
 
 def services() -> dict[str, str]:
     """What the tests call a service → its name on the host: the model server runs in one of two."""
-    found = host.execute(f"cat {STATE}")
+    found = host.execute(f"cat {STATE_DIRECTORY}/state.json")
     current = json.loads(found.stdout)["current"] if found.returncode == 0 else None
     return {"vllm": (current or {}).get("service", "vllm"), "pageindex": "pageindex", "gateway": "gateway"}
 

@@ -15,11 +15,10 @@ import yaml
 from staging import host, settings
 from staging.depot import run as depot
 from tests.scenarios.ansible_run import Run, RunningPlaybook
-from tests.scenarios.services import container_states
+from tests.scenarios.services import STATE_DIRECTORY, container_states
 from tests.scenarios.waiting import wait_for
 
 PLAYBOOK = "playbooks/switch_model.yml"
-STATE_DIRECTORY = "/var/lib/pageindex-home/llm"
 MODELS_DIRECTORY = "/srv/pageindex-home/models"
 SWITCH_UNIT = "pageindex-home-llm-switch.service"
 # A gateway that holds requests back gives them up after less.

@@ -97,7 +97,7 @@ def test_nothing_of_a_document_that_is_not_there(client: TestClient, path: str) 
 
 
 def test_indexing_can_be_followed(client: TestClient, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.2
+    llm.delay = 0.7  # more than passes between two looks
     identifier = client.post("/v1/documents", files={"file": ("report.pdf", PDF)}).json()["id"]
     seen = sent_events(client.get(f"/v1/documents/{identifier}/events").text)
     assert {name for name, _ in seen} == {"document"}

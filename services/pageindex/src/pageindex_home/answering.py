@@ -32,6 +32,7 @@ from .llm import (
     estimate_tokens,
     room_for_text,
 )
+from .settings import Settings
 from .text import content_terms, is_figure, normalise, sentences, tidy, words
 
 NOT_FOUND = "not found in the documents"
@@ -145,6 +146,11 @@ class Answerer:
         self._answer_tokens = answer_tokens
         self._patience = patience
         self._rankings: OrderedDict[tuple[tuple[str, float], ...], tuple[list[_Piece], Ranking]] = OrderedDict()
+
+    @classmethod
+    def from_settings(cls, llm: LanguageModel, settings: Settings, patience: float) -> Answerer:
+        """An answerer with the sizes of the settings; *patience* as above."""
+        return cls(llm, reading_tokens=settings.reading_tokens, answer_tokens=settings.answer_tokens, patience=patience)
 
     def _ranked(self, sources: Sequence[Source]) -> tuple[list[_Piece], Ranking]:
         """Pieces of *sources* and their ranking; the last few are kept, questions come in series."""

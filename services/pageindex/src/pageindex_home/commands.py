@@ -89,12 +89,7 @@ async def _ask(options: argparse.Namespace, settings: Settings) -> int:
     llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
     # Sections are enough to find a place; summaries would cost a request for each.
     engine = HomeEngine(llm, summaries="extract", patience=settings.llm_query_patience_seconds)
-    answerer = Answerer(
-        llm,
-        reading_tokens=settings.reading_tokens,
-        answer_tokens=settings.answer_tokens,
-        patience=settings.llm_query_patience_seconds,
-    )
+    answerer = Answerer.from_settings(llm, settings, settings.llm_query_patience_seconds)
     try:
         sources = []
         for path in options.files:

@@ -146,13 +146,11 @@ async def import_tree(request: Request, document_id: str, body: TreeIn) -> Docum
         nodes = tree.imported(body.structure, source.extract.last)
     except ValueError as error:
         raise Problem(422, "bad-tree", "The tree does not fit the document", f"{error}.") from error
-    count = sum(1 for _ in tree.walk(nodes))
     saved = await asyncio.to_thread(
         service.store.complete,
         document_id,
         source.extract,
         nodes,
-        node_count=count,
         engine="imported",
         warnings=[],
     )

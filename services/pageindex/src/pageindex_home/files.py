@@ -9,18 +9,16 @@ import asyncio
 import glob
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from . import __version__
 from .engine import HomeEngine, Progress
 from .extraction import Extract, detect_media_type, extract_in_child
 from .journal import Journal
 from .problems import DocumentError
 from .settings import Settings
+from .store import write_json
 
 SUFFIXES = (".pdf", ".md", ".markdown", ".mkd", ".txt")
 _SETTLE_SECONDS = 2.0
@@ -72,12 +70,13 @@ async def index(file: Path, out: Path, engine: HomeEngine, settings: Settings, p
         return Indexed(file, target, new=False)
     extract = await read(file, settings)
     journal_file = out / f".{file.stem}.{digest[:16]}.journal.jsonl"
-    journal = Journal(journal_file, engine=f"{engine.name} {__version__}")
+    journal = Journal(journal_file, engine=engine.name)
     try:
         made = await engine.build(extract, progress, journal)
     finally:
         journal.close()
-    _write(target, {"doc_name": file.name, "sha256": digest, "unit": extract.unit, "structure": made.nodes})
+    content = {"doc_name": file.name, "sha256": digest, "unit": extract.unit, "structure": made.nodes}
+    write_json(target, content, indent=2)
     for left in out.glob(f".{glob.escape(file.stem)}.*.journal.jsonl"):
         left.unlink(missing_ok=True)
     return Indexed(file, target, new=True)
@@ -143,13 +142,3 @@ def _sha256(file: Path) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise DocumentError("no-such-file", f"{file}: {error.strerror or error}") from error
-
-
-def _write(target: Path, value: dict[str, Any]) -> None:
-    temporary = target.with_name(f".{target.name}.new")
-    with temporary.open("w", encoding="utf-8") as opened:
-        json.dump(value, opened, ensure_ascii=False, indent=2)
-        opened.write("\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(target)

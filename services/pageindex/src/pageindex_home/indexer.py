@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from . import __version__
 from .engine import Engine
 from .extraction import Extract, extract_in_child
 from .journal import Journal
@@ -106,7 +105,7 @@ class Indexer:
             memory_bytes=settings.extraction_memory_bytes,
         )
         extract = Extract.from_json(result["extract"])
-        journal = Journal(store.journal(document.id), engine=f"{self._engine.name} {__version__}")
+        journal = Journal(store.journal(document.id), engine=self._engine.name)
         if len(journal):
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
         try:
@@ -115,15 +114,14 @@ class Indexer:
             )
         finally:
             journal.close()
-        count = sum(1 for _ in walk(index.nodes))
         saved = await asyncio.to_thread(
             store.complete,
             document.id,
             extract,
             index.nodes,
-            node_count=count,
             engine=self._engine.name,
             warnings=index.warnings,
         )
         if saved:
+            count = sum(1 for _ in walk(index.nodes))
             log.info("%s (%s) indexed: %d nodes from %s", document.id, document.name, count, extract.structure)

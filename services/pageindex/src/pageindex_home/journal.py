@@ -14,6 +14,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from . import __version__
+
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +27,7 @@ class Journal:
         self._file: IO[bytes] | None = None
         if path is None:
             return
-        header = json.dumps({"engine": engine}).encode() + b"\n"
+        header = json.dumps({"engine": engine, "version": __version__}).encode() + b"\n"
         whole = _whole_lines(path)
         if whole[:1] == [header]:
             self._found = {entry["key"]: entry["value"] for entry in map(json.loads, whole[1:])}

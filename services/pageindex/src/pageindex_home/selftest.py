@@ -62,12 +62,7 @@ async def ask(settings: Settings, patience: float) -> Answer:
         engine = HomeEngine(llm, summaries=settings.summaries, patience=patience)
         extract = extract_text(DOCUMENT, markdown=True)
         index = await engine.build(extract, lambda *_: None)
-        answerer = Answerer(
-            llm,
-            reading_tokens=settings.reading_tokens,
-            answer_tokens=settings.answer_tokens,
-            patience=patience,
-        )
+        answerer = Answerer.from_settings(llm, settings, patience)
         return await answerer.answer(QUESTION, [Source("selftest", 0.0, "selftest.md", extract, index.nodes)])
     finally:
         await llm.close()

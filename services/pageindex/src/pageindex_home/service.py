@@ -42,12 +42,7 @@ class Service:
         self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
         engine = HomeEngine(self.llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
         self.indexer = Indexer(self.store, engine, settings)
-        self.answerer = Answerer(
-            self.llm,
-            reading_tokens=settings.reading_tokens,
-            answer_tokens=settings.answer_tokens,
-            patience=settings.llm_query_patience_seconds,
-        )
+        self.answerer = Answerer.from_settings(self.llm, settings, settings.llm_query_patience_seconds)
         # Each picture is a process for a moment; a browser asks for one at a time.
         self._drawing = asyncio.Semaphore(2)
         self._sources: OrderedDict[tuple[str, float], Source] = OrderedDict()

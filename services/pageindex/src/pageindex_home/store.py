@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .extraction import Extract
-from .tree import Node
+from .tree import Node, walk
 
 QUEUED = "queued"
 INDEXING = "indexing"
@@ -197,7 +197,6 @@ class Store:
         extract: Extract,
         nodes: list[Node],
         *,
-        node_count: int,
         engine: str,
         warnings: list[str],
     ) -> bool:
@@ -206,8 +205,8 @@ class Store:
             if self.get(identifier) is None:
                 return False
             folder = self._folder(identifier)
-            _write_json(folder / "extract.json", extract.to_json())
-            _write_json(folder / "tree.json", nodes)
+            write_json(folder / "extract.json", extract.to_json())
+            write_json(folder / "tree.json", nodes)
             self._update(
                 identifier,
                 status=READY,
@@ -218,7 +217,7 @@ class Store:
                 structure=extract.structure,
                 unit=extract.unit,
                 page_count=extract.last if extract.unit == "page" else None,
-                node_count=node_count,
+                node_count=sum(1 for _ in walk(nodes)),
                 warnings=json.dumps(warnings),
             )
         self.journal(identifier).unlink(missing_ok=True)
@@ -282,10 +281,12 @@ def _document(row: sqlite3.Row) -> Document:
     return Document(**values)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".new")
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Replace a file by *value* in one step, and have it on the disk. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
+        json.dump(value, file, ensure_ascii=False, indent=indent)
+        file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -195,9 +195,9 @@ def _downtime(seen: _Host, memory: Mapping[str, Any]) -> str:
     start = f"{round(seconds)} s at the last start of this server here" if seconds else "not measured on this host yet"
     if not llm.get("running"):
         return f"none: no model serves yet; the first answer comes after download and engine start ({start})"
-    drain = f" ({llm['drain_seconds']} s at most)" if llm.get("drain_seconds") else ""
     if seen.beside and not reboots:
         return f"none of the LLM: the new server starts beside {llm['running']} on another card ({start})"
+    drain = f" ({llm['drain_seconds']} s at most)" if llm.get("drain_seconds") else ""
     return (
         f"of the LLM the engine's start ({start}), after the requests that run have ended{drain}"
         + (f"; {llm['running']} serves until then" if llm["running"] != llm.get("model") else "")

@@ -51,9 +51,8 @@ class Switch:
         self.order: dict[str, Any] = self.state.switch
         settings = self.order["settings"]
         self.settings: dict[str, Any] = settings
-        new, serving = self.order["service"], slot_of(self.state.current, settings["slots"])
-        if self.order["phase"] == RETIRING:
-            serving = self.order["service_before"]
+        before = self.state.previous if self.order["phase"] == RETIRING else self.state.current
+        new, serving = self.order["service"], slot_of(before, settings["slots"])
         self.beside = new != serving
         self.engine, self.front = engines(settings, new), fronts(settings.get("front"), new)
         # In turn it is the same service.
@@ -177,7 +176,6 @@ class Switch:
             "since": round(time.time()),
         }
         if self.beside:
-            self.order["service_before"] = self.before.name
             self._phase(RETIRING)
         else:
             self._end(ok=True, reason="", serves=self.order["model"])
