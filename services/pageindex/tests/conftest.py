@@ -27,6 +27,7 @@ def settings(llm: FakeLanguageModel, tmp_path: Path) -> Settings:
     """Settings that give up quickly."""
     return Settings(
         data_directory=tmp_path / "data",
+        listen_address="127.0.0.1",
         llm_url=llm.url,
         llm_timeout_seconds=5.0,
         llm_patience_seconds=1.0,

@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, program
 from fake_llm import FakeLanguageModel
+from pageindex_home.keys import KeyFile
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from test_resume import service, upload
 
@@ -175,6 +176,46 @@ def test_it_can_be_used_with_the_keyboard_alone(page: Page) -> None:
     expect(page.get_by_role("list", name="Sources").get_by_role("button").first).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_a_person_signs_in_with_a_key_and_out(browser: Browser, llm: FakeLanguageModel, tmp_path: Path) -> None:
+    keys = KeyFile(tmp_path / "data" / "keys.json")
+    secret = keys.create("Ada", "write")
+    with service(tmp_path / "data", llm, require_key="true") as (_, client):
+        upload(client, "report.pdf", PDF, headers={"x-api-key": secret})
+        page = browser.new_page(base_url=str(client.base_url))
+        page.goto("/")
+        dialog = page.get_by_role("dialog", name="Sign in")
+        expect(dialog).to_be_visible()
+        assert serious(page) == []
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_visible()
+        dialog.get_by_label("Key").fill("pih_wrong")
+        dialog.get_by_role("button", name="Sign in").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("not valid")
+        dialog.get_by_label("Key").fill(secret)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(document(page, "report.pdf").get_by_text("sections")).to_be_visible()
+        expect(page.locator("#who")).to_contain_text("Ada")
+        page.reload()
+        add(page, "notes.md", b"# Notes\nThe garden gate is green.")
+        expect(document(page, "notes.md").get_by_text("sections")).to_be_visible()
+        assert page.evaluate("document.cookie") == ""
+        keys.revoke("Ada")
+        page.reload()
+        expect(dialog).to_be_visible()
+        page.close()
+
+
+def test_documents_that_leave_the_host_are_spoken_of(browser: Browser, llm: FakeLanguageModel, tmp_path: Path) -> None:
+    elsewhere = {"llm_url": "https://llm.example.com/v1", "llm_external": "true"}
+    with service(tmp_path / "data", llm, **elsewhere) as (_, client):
+        page = browser.new_page(base_url=str(client.base_url))
+        page.goto("/")
+        expect(page.get_by_role("note")).to_contain_text("they are read by llm.example.com")
+        assert serious(page) == []
+        page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -31,7 +31,9 @@ FLAT = flat_pdf([[f"Chapter about topic {n}", *[f"Words of page {n} say a thing.
 
 
 @contextmanager
-def service(data: Path, llm: FakeLanguageModel) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def service(
+    data: Path, llm: FakeLanguageModel, **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """The service as its container runs it, and a client; killed at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,6 +45,7 @@ def service(data: Path, llm: FakeLanguageModel) -> Iterator[tuple[subprocess.Pop
         "PAGEINDEX_LISTEN_PORT": str(port),
         "PAGEINDEX_LLM_URL": llm.url,
         "PAGEINDEX_LLM_CONCURRENCY": str(CONCURRENCY),
+        **{f"PAGEINDEX_{name.upper()}": value for name, value in settings.items()},
     }
     process = subprocess.Popen([sys.executable, "-m", "pageindex_home"], env=environment)
     try:
@@ -68,8 +71,8 @@ def await_until(condition: Any, what: str, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def upload(client: httpx.Client, name: str, data: bytes) -> str:
-    response = client.post("/v1/documents", files={"file": (name, data)})
+def upload(client: httpx.Client, name: str, data: bytes, **options: Any) -> str:
+    response = client.post("/v1/documents", files={"file": (name, data)}, **options)
     assert response.status_code == 202, response.text
     return str(response.json()["id"])
 

@@ -1,4 +1,6 @@
-"""The program: ``python -m pageindex_home`` serves; ``index``, ``watch`` and ``ask`` work on files without it."""
+"""The program: ``python -m pageindex_home`` serves, ``keys`` makes keys for that; ``index``, ``watch`` and ``ask`` work
+on files without it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from . import commands, key_commands
 from .api import create_app
-from .commands import add_commands, run
 from .settings import Settings, SettingsError
 from .store import incoming_directory
 
@@ -24,9 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Questions about your own documents. Without a command: the service.",
         epilog="Settings are environment variables, such as PAGEINDEX_LLM_URL; docs/pageindex.md lists them.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("serve", help="the service (also without a command)")
-    add_commands(commands)
+    subcommands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    subcommands.add_parser("serve", help="the service (also without a command)")
+    commands.add_commands(subcommands)
+    key_commands.add_commands(subcommands)
     options = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ)
@@ -40,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return serve(settings) if serves else run(options, settings)
+    if serves:
+        return serve(settings)
+    return (key_commands if options.command == "keys" else commands).run(options, settings)
 
 
 def serve(settings: Settings) -> int:

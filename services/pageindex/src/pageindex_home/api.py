@@ -8,10 +8,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from . import __version__, chat_routes, document_routes, page_routes, question_routes, status_routes
+from . import (
+    __version__,
+    access_routes,
+    chat_routes,
+    document_routes,
+    job_routes,
+    openapi,
+    page_routes,
+    question_routes,
+    status_routes,
+)
+from .access import Guard
 from .limits import Limits
 from .metrics import Metrics
-from .problem_responses import add_error_handlers, document_errors
+from .problem_responses import add_error_handlers
 from .service import Service
 from .settings import Settings
 
@@ -26,12 +37,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = Service(settings, metrics)
         app.state.service = service
-        worker = asyncio.create_task(service.indexer.run())
+        workers = [asyncio.create_task(work) for work in (service.indexer.run(), service.tidy())]
         try:
             yield
         finally:
-            worker.cancel()
-            await asyncio.wait([worker])
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
             await service.close()
 
     app = FastAPI(
@@ -42,11 +54,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page loads scripts from a CDN; this host may have no way out
         redoc_url=None,
     )
-    modules = (document_routes, question_routes, chat_routes, status_routes, page_routes)
+    modules = (document_routes, job_routes, question_routes, chat_routes, access_routes, status_routes, page_routes)
     routers = [module.router for module in modules]
     for router in routers:
         app.include_router(router)
     add_error_handlers(app, [route for router in routers for route in router.routes])
-    document_errors(app)
+    openapi.complete(app)
+    app.add_middleware(Guard)
     app.add_middleware(Limits, limit=settings.max_upload_bytes + _FORM_OVERHEAD, metrics=metrics)
     return app

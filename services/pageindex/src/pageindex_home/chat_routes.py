@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from . import events
+from .access import note
 from .citations import place_of
 from .problem_responses import openai_error
 from .problems import Problem
@@ -54,6 +55,7 @@ async def chat(request: Request, body: ChatIn) -> Response:
     if not question.strip():
         raise Problem(422, "empty-question", "The question is empty", "The last message of role user has no text.")
     chosen = await service.chosen(_documents(body.model))
+    note(request, question=question, documents=[document.id for document in chosen])
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if not body.stream:
         answer = await service.answer(question, chosen)

@@ -237,11 +237,7 @@ async def page_image(
 @router.delete("/v1/documents/{document_id}", status_code=204)
 async def delete(request: Request, document_id: str) -> None:
     """Erase a document: file, text and tree; also while it is being indexed."""
-    service = service_of(request)
-    if not await asyncio.to_thread(service.store.delete, document_id):
-        raise no_document(document_id)
-    service.forget(document_id)
-    await service.indexer.forget(document_id)
+    await service_of(request).delete(document_id)
 
 
 def _cut(nodes: list[tree.Node], depth: int) -> list[tree.Node]:

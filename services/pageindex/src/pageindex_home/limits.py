@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
+from .asgi import Application, Message, Receive, Scope, Send
 from .metrics import Metrics
 from .problem_responses import problem_response
 from .uploads import too_large
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Limits:
     """ASGI middleware: bounds the body of every request while it arrives, and counts requests."""
 
-    def __init__(self, app: Any, limit: int, metrics: Metrics) -> None:
+    def __init__(self, app: Application, limit: int, metrics: Metrics) -> None:
         self._app = app
         self._limit = limit
         self._metrics = metrics
@@ -31,7 +26,7 @@ class Limits:
         status = 500
         received = 0
 
-        async def limited_receive() -> MutableMapping[str, Any]:
+        async def limited_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body") or b"")
@@ -39,7 +34,7 @@ class Limits:
                 raise too_large(self._limit)
             return message
 
-        async def counted_send(message: MutableMapping[str, Any]) -> None:
+        async def counted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

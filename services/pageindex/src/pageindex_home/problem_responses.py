@@ -13,39 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
 from .problems import CONTENT_TYPE, Problem
-from .schemas import OpenAIErrorOut, ProblemOut
 
 log = logging.getLogger(__name__)
 
-_STATUSES = {"4XX": "The request cannot be met", "5XX": "Try again later, or see the log"}
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
-
-
-def document_errors(app: FastAPI) -> None:
-    """Have the OpenAPI document of *app* say what any endpoint may answer in place of its result."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = plain()
-            components = document["components"]["schemas"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                components.pop(name, None)
-            for model in (ProblemOut, OpenAIErrorOut):
-                components[model.__name__] = model.model_json_schema()
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-                    operation["responses"].update(_errors(path))
-        return dict(app.openapi_schema or {})
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _errors(path: str) -> dict[str, Any]:
-    media_type, model = ("application/json", OpenAIErrorOut) if path in OPENAI_PATHS else (CONTENT_TYPE, ProblemOut)
-    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {status: {"description": text, "content": content} for status, text in _STATUSES.items()}
 
 
 def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:

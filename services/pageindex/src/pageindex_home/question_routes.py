@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from . import events
+from .access import note
 from .problems import Problem
 from .schemas import AnswerOut, ProcessIn, ProcessOut, QueryIn
 from .service import ready, service_of
@@ -27,6 +28,7 @@ async def query(request: Request, body: QueryIn) -> AnswerOut | Response:
     """
     service = service_of(request)
     chosen = await service.chosen(body.document_ids)
+    note(request, question=body.question, documents=[document.id for document in chosen])
     if not body.stream:
         return AnswerOut(**await service.answer(body.question, chosen))
 
@@ -44,5 +46,6 @@ async def process(request: Request, body: ProcessIn) -> ProcessOut:
     """Answer a question about a document given by id, name, text or data: URL, indexed if need be."""
     service = service_of(request)
     found = await service.resolve(body.document)
+    note(request, question=body.query, documents=[found.id])
     found = await service.indexer.wait(found.id, _PROCESS_WAIT_SECONDS) or found
     return ProcessOut(document_id=found.id, **await service.answer(body.query, [ready(found)]))

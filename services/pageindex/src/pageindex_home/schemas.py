@@ -30,6 +30,7 @@ class DocumentOut(BaseModel):
     """A document and how far its index is."""
 
     id: str
+    job_id: str = Field(description="of its indexing, see /v1/jobs/{job_id}")
     name: str
     media_type: str
     size_bytes: int
@@ -43,6 +44,19 @@ class DocumentOut(BaseModel):
     page_count: int | None
     node_count: int | None
     warnings: list[str]
+    created_at: str
+    updated_at: str
+
+
+class JobOut(BaseModel):
+    """The indexing of a document."""
+
+    id: str
+    document_id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: dict[str, Any] | None = Field(description="phase, done and total while it runs")
+    error: dict[str, str] | None = Field(description="code and detail of one that failed or was cancelled")
+    events: str = Field(description="path of its server-sent events")
     created_at: str
     updated_at: str
 
@@ -132,17 +146,46 @@ class ProcessOut(AnswerOut):
     document_id: str
 
 
+class SignInIn(BaseModel):
+    """A key, as it was shown when it was made."""
+
+    key: str = Field(min_length=1, max_length=200)
+
+
+class SessionOut(BaseModel):
+    """Who asks, and what the page has to tell them."""
+
+    key_required: bool
+    name: str | None = Field(description="of the key; null when a key is needed and none was sent")
+    scope: str | None
+    external_llm: str | None = Field(description="host that the text of documents is sent to, when it is not this one")
+
+
+class AuditOut(BaseModel):
+    """A line of the audit log."""
+
+    id: int
+    at: str
+    who: str = Field(description="name of the key")
+    action: str = Field(description="method and path")
+    status: int
+    documents: list[str]
+    question: str | None
+
+
+def stamp(seconds: float) -> str:
+    """Unix seconds as ISO 8601."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def document_out(document: Document) -> DocumentOut:
     """A document as clients see it."""
-
-    def stamp(seconds: float) -> str:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
     working = document.status == "indexing"
     failed = document.status == FAILED
     return DocumentOut(
         id=document.id,
+        job_id=_job_id(document),
         name=document.name,
         media_type=document.media_type,
         size_bytes=document.size_bytes,
@@ -159,3 +202,31 @@ def document_out(document: Document) -> DocumentOut:
         created_at=stamp(document.created_at),
         updated_at=stamp(document.updated_at),
     )
+
+
+_STATES = {"indexing": "running", "ready": "done"}
+
+
+def job_out(document: Document) -> JobOut:
+    """The job of a document."""
+    shown = document_out(document)
+    cancelled = shown.error is not None and shown.error["code"] == "cancelled"
+    return JobOut(
+        id=shown.job_id,
+        document_id=shown.id,
+        state="cancelled" if cancelled else _STATES.get(shown.status, shown.status),  # type: ignore[arg-type]
+        progress=shown.progress,
+        error=shown.error,
+        events=f"/v1/documents/{shown.id}/events",
+        created_at=shown.created_at,
+        updated_at=shown.updated_at,
+    )
+
+
+def document_id_of(job_id: str) -> str:
+    """The document that a job indexes; of what is no job's id nothing that there is."""
+    return "doc_" + job_id.removeprefix("job_") if job_id.startswith("job_") else ""
+
+
+def _job_id(document: Document) -> str:
+    return "job_" + document.id.removeprefix("doc_")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
+import logging
 import os
 import re
 import tempfile
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 
+from .access import Access
 from .answering import Answerer, Observer, Source
 from .engine import HomeEngine
 from .extraction import MARKDOWN, PDF, TEXT, detect_media_type, extract_in_child
@@ -27,6 +31,9 @@ from .settings import Settings
 from .store import FAILED, READY, Document, Store
 from .uploads import too_large
 
+log = logging.getLogger(__name__)
+
+_DAY = 86400
 _KEPT_SOURCES = 16
 _IDENTIFIER = re.compile(r"doc_[0-9a-f]{24}")
 _STATUS_OF_ERROR = {"unsupported-format": 415, "too-many-pages": 413}
@@ -39,6 +46,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.store = Store(settings.data_directory)
+        self.access = Access(settings)
         self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
         engine = HomeEngine(self.llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
         self.indexer = Indexer(self.store, engine, settings)
@@ -50,7 +58,31 @@ class Service:
     async def close(self) -> None:
         """Release everything."""
         await self.llm.close()
+        self.access.close()
         self.store.close()
+
+    async def delete(self, identifier: str) -> None:
+        """Erase a document, and end its indexing. Raises Problem where there is none."""
+        gone = await asyncio.to_thread(self.store.delete, identifier)
+        await self.indexer.forget(identifier)
+        await asyncio.to_thread(self.access.records.forget_questions, identifier)
+        self.forget(identifier)
+        if not gone:
+            raise no_document(identifier)
+
+    async def tidy(self) -> None:
+        """Once an hour erase what the settings keep for a time only; ends when it is cancelled."""
+        while True:
+            now, settings = time.time(), self.settings
+            if settings.audit_days:
+                await asyncio.to_thread(self.access.records.forget_before, now - settings.audit_days * _DAY)
+            if settings.retention_days:
+                for document in await asyncio.to_thread(self.store.find):
+                    if document.created_at < now - settings.retention_days * _DAY:
+                        log.info("%s (%s) is older than %d days", document.id, document.name, settings.retention_days)
+                        with contextlib.suppress(Problem):
+                            await self.delete(document.id)
+            await asyncio.sleep(3600)
 
     async def accept(self, file: Path, digest: str, name: str, declared: str) -> tuple[Document, bool]:
         """Check an uploaded file and queue it.

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .private_names import host_of, is_private
+
 PREFIX = "PAGEINDEX_"
 
 
@@ -51,6 +53,18 @@ class Settings:
     #: Upper bound of document text in one answer prompt, however large the context is.
     reading_tokens: int = 8000
     answer_tokens: int = 400
+    #: Whether requests need a key: "true", "false", or "auto": unless it listens on loopback alone.
+    require_key: str = "auto"
+    #: Of one key; 0 is no limit.
+    requests_per_minute: int = 600
+    #: Whether the audit log has the text of questions, and how long it keeps anything; 0 is for ever.
+    audit_questions: bool = False
+    audit_days: int = 365
+    #: Documents are erased so many days after they came; 0 keeps them.
+    retention_days: int = 0
+    #: The documents may be read by a model server that is not on this machine or its private network.
+    llm_external: bool = False
+
     #: "llm" asks the model for summaries, "extract" takes the first sentences.
     summaries: str = "llm"
 
@@ -74,7 +88,21 @@ class Settings:
             raise SettingsError(f"{PREFIX}SUMMARIES is {settings.summaries!r}; expected 'llm' or 'extract'")
         if not settings.llm_url.startswith(("http://", "https://")):
             raise SettingsError(f"{PREFIX}LLM_URL is {settings.llm_url!r}; expected something like http://vllm:8000/v1")
+        if settings.require_key not in ("auto", "true", "false"):
+            raise SettingsError(f"{PREFIX}REQUIRE_KEY is {settings.require_key!r}; expected auto, true or false")
+        if not settings.llm_external and not is_private(host_of(settings.llm_url)):
+            raise SettingsError(
+                f"{PREFIX}LLM_URL is {settings.llm_url!r}, not of this machine or a private network: the text of "
+                f"documents would leave it. If that is wanted, set {PREFIX}LLM_EXTERNAL=true; the page says so then"
+            )
         return settings
+
+    @property
+    def key_required(self) -> bool:
+        """Whether a request needs a key."""
+        if self.require_key != "auto":
+            return self.require_key == "true"
+        return self.listen_address not in ("127.0.0.1", "::1", "localhost")
 
 
 def _read(environment: Mapping[str, str], variable: str) -> str | None:
@@ -89,6 +117,10 @@ def _read(environment: Mapping[str, str], variable: str) -> str | None:
 
 def _convert(variable: str, text: str, default: Any) -> Any:
     try:
+        if isinstance(default, bool):
+            if text not in ("true", "false"):
+                raise ValueError("neither true nor false")
+            return text == "true"
         if isinstance(default, int):
             return int(text)
         if isinstance(default, float):

@@ -187,9 +187,10 @@ class Store:
         return self._folder(identifier) / "journal.jsonl"
 
     def progress(self, identifier: str, phase: str, done: int = 0, total: int = 0) -> None:
-        """Note how far indexing is."""
+        """Note how far indexing is; nothing where it was cancelled meanwhile."""
         with self._transaction():
-            self._update(identifier, status=INDEXING, phase=phase, done=done, total=total)
+            if self._under_way(identifier):
+                self._update(identifier, status=INDEXING, phase=phase, done=done, total=total)
 
     def complete(
         self,
@@ -200,9 +201,10 @@ class Store:
         engine: str,
         warnings: list[str],
     ) -> bool:
-        """Save an index and mark the document ready; False when it was deleted meanwhile."""
+        """Save an index and mark the document ready; False when it was deleted or cancelled meanwhile."""
         with self._transaction():
-            if self.get(identifier) is None:
+            known = self.get(identifier)
+            if known is None or known.status == FAILED:
                 return False
             folder = self._folder(identifier)
             write_json(folder / "extract.json", extract.to_json())
@@ -223,10 +225,13 @@ class Store:
         self.journal(identifier).unlink(missing_ok=True)
         return True
 
-    def fail(self, identifier: str, code: str, detail: str) -> None:
-        """Mark a document as failed, with the reason."""
+    def fail(self, identifier: str, code: str, detail: str) -> bool:
+        """Mark a document that is queued or being indexed as failed, with the reason; False when it is neither."""
         with self._transaction():
+            if not self._under_way(identifier):
+                return False
             self._update(identifier, status=FAILED, phase="", error_code=code, error_detail=detail)
+        return True
 
     def load(self, identifier: str) -> tuple[Extract, list[Node]]:
         """Text and tree of a ready document.
@@ -246,6 +251,10 @@ class Store:
 
     def _folder(self, identifier: str) -> Path:
         return self._documents / identifier
+
+    def _under_way(self, identifier: str) -> bool:
+        document = self.get(identifier)
+        return document is not None and document.status in (QUEUED, INDEXING)
 
     def _update(self, identifier: str, **values: Any) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)

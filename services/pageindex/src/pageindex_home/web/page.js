@@ -23,6 +23,7 @@ async function ask(path, options = {}) {
   } catch {
     throw new Error("The service does not answer. It may be restarting; try again.");
   }
+  if (response.status === 401) signIn();
   if (!response.ok) throw new Error(await problemOf(response));
   return response;
 }
@@ -201,6 +202,7 @@ function upload(file) {
         render();
         if (!["ready", "failed"].includes(body.status)) follow(body.id);
       } else {
+        if (request.status === 401) signIn();
         notice(`${file.name}: ${body.detail ?? "it could not be sent; is the service running?"}`);
       }
       resolve();
@@ -337,6 +339,52 @@ async function readiness() {
   }
 }
 
-refresh();
+// --- who asks
+
+function signIn() {
+  if (!byId("sign-in").open) byId("sign-in").showModal();
+}
+
+async function session() {
+  const { key_required: required, name, external_llm: external } = await (await ask("v1/session")).json();
+  byId("who").hidden = !(required && name);
+  byId("who-name").textContent = name ?? "";
+  byId("external").hidden = !external;
+  byId("external").textContent = external
+    ? `The text of documents and questions leaves this machine: they are read by ${external}.` : "";
+  return name !== null;
+}
+
+byId("sign-in-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const response = await fetch("v1/session", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: byId("key").value }),
+  });
+  byId("sign-in-problem").textContent = response.ok ? "" : await problemOf(response);
+  if (!response.ok) return;
+  byId("key").value = "";
+  byId("sign-in").close();
+  start();
+});
+
+// Without a key there is nothing to see behind it.
+byId("sign-in").addEventListener("cancel", (event) => event.preventDefault());
+
+byId("sign-out").addEventListener("click", async () => {
+  await ask("v1/session", { method: "DELETE" });
+  location.reload();
+});
+
+async function start() {
+  notice("");
+  try {
+    if (await session()) await refresh();
+    else signIn();
+  } catch (error) {
+    notice(error.message);
+  }
+}
+
+start();
 readiness();
 setInterval(readiness, 30_000);

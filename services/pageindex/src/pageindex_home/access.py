@@ -1,0 +1,219 @@
+"""Who may do what: a key (header), or the session of a person who signed in on the page (cookie).
+
+Every request passes :class:`Guard`; what a path needs is in one function, and a path that nobody thought of needs a key
+as well. Where no key is wanted (a service that only its own machine reaches) whoever comes may do everything, except
+other people's web pages: a browser lets those send requests to its own machine, so they are told apart by what browsers
+say of a request (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/) and by the name it is sent to (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import Headers
+
+from .access_records import AccessRecords
+from .asgi import Application, Message, Receive, Scope, Send
+from .keys import ADMIN, READ, WRITE, Key, KeyFile, KeyFileError
+from .private_names import is_private
+from .problem_responses import problem_response
+from .problems import Problem
+from .rate import RateLimit
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+COOKIE = "pageindex_session"
+SESSION_SECONDS = 30 * 86400.0
+
+_OPEN = frozenset(("/", "/healthz", "/health", "/readyz", "/metrics", "/openapi.json", "/v1/session"))
+#: Requests that send something, and change nothing.
+_QUESTIONS = frozenset(("/v1/query", "/v1/chat/completions"))
+_READING_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+def keys_path(settings: Settings) -> Path:
+    """The file of keys."""
+    return settings.data_directory / "keys.json"
+
+
+def required_scope(method: str, path: str) -> str | None:
+    """The scope that a request needs; None when anybody may send it."""
+    if path in _OPEN or path.startswith("/static/"):
+        return None
+    if path == "/v1/audit":
+        return ADMIN
+    return READ if method in _READING_METHODS or path in _QUESTIONS else WRITE
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request; without a key where none is wanted."""
+
+    key: Key | None = None
+
+    @property
+    def name(self) -> str:
+        """The key's name."""
+        return self.key.name if self.key else "anybody"
+
+    @property
+    def scope(self) -> str:
+        """What the caller may do."""
+        return self.key.scope if self.key else ADMIN
+
+
+class Access:
+    """Keys, sessions, limits and the audit log of a running service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = KeyFile(keys_path(settings))
+        self.records = AccessRecords(settings.data_directory / "access.sqlite3")
+        self._rate = RateLimit(settings.requests_per_minute)
+        if settings.key_required and not self.keys.all():
+            log.warning("a key is required and there is none yet: pageindex-home keys create NAME --scope admin")
+
+    def close(self) -> None:
+        """Close the database."""
+        self.records.close()
+
+    def caller(self, headers: Mapping[str, str]) -> Caller | None:
+        """Who sends a request with these headers; None when nobody who may. Raises Problem."""
+        if not self.settings.key_required:
+            return Caller()
+        key = self._key(headers)
+        return Caller(key) if key else None
+
+    def key_of(self, secret: str) -> Key | None:
+        """The key that *secret* is; None when there is none, or it has expired. Raises Problem."""
+        return _read(lambda: self.keys.find(secret))
+
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Caller | None:
+        """Who sends a request that may be carried out; None where nobody need say. Raises Problem."""
+        self._refuse_other_pages(method, headers)
+        scope = required_scope(method, path)
+        if scope is None:
+            return None
+        caller = self.caller(headers)
+        if caller is None:
+            raise Problem(
+                401,
+                "no-key",
+                "A key is needed",
+                "Send one that is valid as 'Authorization: Bearer KEY' or 'x-api-key: KEY', or sign in on the page. "
+                "A new one: pageindex-home keys create NAME --scope read, on the host.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if caller.key and not caller.key.allows(scope):
+            raise Problem(
+                403,
+                "scope",
+                "This key may not do that",
+                f"It needs scope {scope}; key {caller.name!r} has {caller.scope}.",
+            )
+        if caller.key and (seconds := self._rate.take(caller.key.sha256)):
+            raise Problem(
+                429,
+                "too-many-requests",
+                "Too many requests",
+                f"Key {caller.name!r} may send {self.settings.requests_per_minute} a minute; "
+                f"wait {seconds} s, or raise PAGEINDEX_REQUESTS_PER_MINUTE.",
+                headers={"Retry-After": str(seconds)},
+            )
+        return caller
+
+    def _key(self, headers: Mapping[str, str]) -> Key | None:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        secret = given.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        if secret:
+            return self.key_of(secret)
+        token = session_token(headers)
+        digest = self.records.session(token) if token else None
+        # A key that was revoked or has expired takes its sessions with it.
+        return _read(lambda: self.keys.find_digest(digest)) if digest else None
+
+    def _refuse_other_pages(self, method: str, headers: Mapping[str, str]) -> None:
+        """Raise Problem for what somebody else's web page has a browser send."""
+        if method not in _READING_METHODS and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise Problem(
+                403,
+                "other-page",
+                "Another web page may not do that",
+                "The browser says that this request comes from a page that is not this service's. "
+                "Programs send no Sec-Fetch-Site header.",
+            )
+        host = headers.get("host", "").rpartition("@")[2]
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+        if not self.settings.key_required and name and not is_private(name):
+            raise Problem(
+                403,
+                "host-name",
+                "Not under this name without keys",
+                f"{name!r} is a public name, and without keys any web page could make a browser ask here under one. "
+                "Use an address or a private name, or have keys required (PAGEINDEX_REQUIRE_KEY=true).",
+            )
+
+
+class Guard:
+    """ASGI middleware: lets a request through when its caller may, and notes in the audit log what was done."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        access: Access = scope["app"].state.service.access
+        method, path = scope["method"], scope["path"]
+        try:
+            caller = await asyncio.to_thread(access.admit, method, path, Headers(scope=scope))
+        except Problem as problem:
+            await problem_response(problem, path)(scope, receive, send)
+            return
+        noted = scope.setdefault("state", {}).setdefault("noted", {})
+        status = 500
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        finally:
+            if caller and (method not in _READING_METHODS or noted):
+                question = noted.get("question") if access.settings.audit_questions else None
+                await asyncio.to_thread(
+                    access.records.note, caller.name, f"{method} {path}", status, noted.get("documents", []), question
+                )
+
+
+def note(request: Request, **what: Any) -> None:
+    """Have the audit log's line of this request tell the *documents* (ids) and the *question* that it is about."""
+    request.scope["state"]["noted"].update(what)
+
+
+def session_token(headers: Mapping[str, str]) -> str:
+    """The token of the session that a browser sends; empty without one."""
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    return cookies[COOKIE].value if COOKIE in cookies else ""
+
+
+def _read(find: Callable[[], Key | None]) -> Key | None:
+    try:
+        return find()
+    except KeyFileError as error:
+        raise Problem(503, "keys-unreadable", "Keys cannot be checked", f"{error}.") from error
