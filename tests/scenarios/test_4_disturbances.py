@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from staging import host
 from tests.scenarios.acceptance_run import run_acceptance
 from tests.scenarios.ansible_run import ad_hoc
@@ -59,6 +61,7 @@ def test_a_container_keeps_its_gpus_over_daemon_reload_and_a_docker_restart(fini
     wait_for("units and containers after the restart", everything_serves, 120)
 
 
+@pytest.mark.long  # and before it, every time
 def test_acceptance_suite_passes_after_all_of_it(finished_host: StagingHost) -> None:
     run = run_acceptance()
     assert run.returncode == 0, run.output

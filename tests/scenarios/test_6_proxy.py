@@ -20,6 +20,9 @@ from staging import host, network, proxy, settings
 from tests.scenarios.ansible_run import Run, converge, run_playbook
 from tests.scenarios.conftest import StagingHost
 
+# All of site.yml once more, and twice again to take it back.
+pytestmark = pytest.mark.long
+
 PASSWORDS = (proxy.PASSWORD, urllib.parse.quote(proxy.PASSWORD, safe=""))
 PYTHON_IMAGE = "python:3.13-slim"
 KEYRING = "/etc/apt/keyrings/pageindex-home-nvidia-toolkit.asc"

@@ -59,6 +59,24 @@ def test_check_mode_removes_nothing_and_announces(finished_host: StagingHost) ->
     assert host.execute("systemctl is-active pageindex-home@gateway.service").stdout.strip() == "active"
 
 
+def test_data_and_models_go_when_they_are_named(finished_host: StagingHost) -> None:
+    run = run_playbook(
+        REMOVE,
+        "-e",
+        "remove_data=true",
+        "-e",
+        "remove_models=true",
+        "-e",
+        "remove_docker=false",
+        "--check",
+        timeout=180,
+    )
+    assert run.returncode == 0, run.explain()
+    for path in ("/srv/pageindex-home/models", "/srv/pageindex-home/data/pageindex", "/srv/pageindex-home/data/vllm"):
+        assert f"remove {path}" in run.output, path
+    assert "Docker stays, as remove_docker says" in run.output
+
+
 @pytest.fixture(scope="module")
 def somebody_else(finished_host: StagingHost) -> Iterator[None]:
     """A container, a network and a key in daemon.json that are not ours."""
@@ -113,27 +131,10 @@ def test_a_second_removal_changes_nothing_and_does_not_ask(finished_host: Stagin
     assert "Nothing of PageIndex Home is on this host" in run.output
 
 
+@pytest.mark.long  # all of site.yml once more
 def test_a_new_run_builds_everything_up_again(finished_host: StagingHost) -> None:
     converge()
     finished_host.finished = True
     assert converge().changed == []
     run = run_acceptance()
     assert run.returncode == 0, run.output
-
-
-def test_data_and_models_go_when_they_are_named(finished_host: StagingHost) -> None:
-    run = run_playbook(
-        REMOVE,
-        "-e",
-        "remove_data=true",
-        "-e",
-        "remove_models=true",
-        "-e",
-        "remove_docker=false",
-        "--check",
-        timeout=180,
-    )
-    assert run.returncode == 0, run.explain()
-    for path in ("/srv/pageindex-home/models", "/srv/pageindex-home/data/pageindex", "/srv/pageindex-home/data/vllm"):
-        assert f"remove {path}" in run.output, path
-    assert "Docker stays, as remove_docker says" in run.output
