@@ -178,6 +178,10 @@ def test_health_readiness_and_metrics(client: TestClient, llm: FakeLanguageModel
     assert 'pageindex_documents{status="ready"} 1' in metrics
     assert 'pageindex_http_requests_total{method="POST",route="/v1/documents",status="202"} 1' in metrics
     assert 'pageindex_http_requests_total{method="GET",route="/readyz",status="503"} 1' in metrics
+    assert 'pageindex_http_request_duration_seconds_bucket{le="+Inf",method="GET",route="/readyz"} 2' in metrics
+    asked = len(llm.requests)
+    assert asked and f"pageindex_llm_requests_total {asked}" in metrics
+    assert f"pageindex_llm_request_duration_seconds_count {asked}" in metrics
 
 
 @pytest.mark.parametrize("form", ["id", "name", "text", "data"])

@@ -9,7 +9,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,14 +57,13 @@ class Completion:
 
 @dataclass
 class Usage:
-    """Counters since start; seconds are the sum over all calls."""
+    """Counters since start."""
 
     calls: int = 0
     failures: int = 0
     retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -72,7 +71,8 @@ class LanguageModel:
     """One model behind one URL (``…/v1``).
 
     At most *concurrency* requests run at a time; *timeout* bounds one request in seconds, to which comes *wait*: how
-    long a gateway before the server may hold a request back while the server is away.
+    long a gateway before the server may hold a request back while the server is away. *observe* hears how many seconds
+    each request took.
     """
 
     url: str
@@ -84,6 +84,7 @@ class LanguageModel:
     context_override: int = 0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     transport: httpx.AsyncBaseTransport | None = None
+    observe: Callable[[float], None] = lambda seconds: None
 
     @classmethod
     def from_settings(cls, settings: Settings, wait: float = 0.0) -> LanguageModel:
@@ -243,7 +244,7 @@ class LanguageModel:
             except httpx.HTTPError as error:
                 raise LanguageModelUnavailable(_describe(error)) from error
             finally:
-                self.usage.seconds += time.monotonic() - started
+                self.observe(time.monotonic() - started)
         if response.status_code in _RETRY_STATUS:
             raise LanguageModelUnavailable(f"HTTP {response.status_code}: {response.text[:200]}")
         if response.status_code != 200:

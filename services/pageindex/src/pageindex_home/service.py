@@ -48,6 +48,8 @@ class Service:
         self.store = Store(settings.data_directory)
         self.access = Access(settings)
         self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
+        self.llm.observe = metrics.llm_request
+        metrics.watch(self.store.counts, self.llm.usage)
         engine = HomeEngine(self.llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
         self.indexer = Indexer(self.store, engine, settings)
         self.answerer = Answerer.from_settings(self.llm, settings, settings.llm_query_patience_seconds)
@@ -199,7 +201,7 @@ class Service:
             raise Problem(
                 502, "llm-error", "The language model refused", f"{self.llm.url}: {error}. See GET /readyz."
             ) from error
-        self.metrics.answers["found" if answer.found else "not_found"] += 1
+        self.metrics.answers.labels("found" if answer.found else "not_found").inc()
         return {
             "answer": answer.answer,
             "found": answer.found,

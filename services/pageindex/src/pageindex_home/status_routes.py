@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from . import __version__
 from .service import service_of
@@ -41,6 +42,4 @@ async def ready(request: Request) -> JSONResponse:
 @router.get("/metrics", include_in_schema=False, response_class=PlainTextResponse)
 def metrics(request: Request) -> PlainTextResponse:
     """Counters for Prometheus."""
-    service = service_of(request)
-    text = service.metrics.render(service.store.counts(), service.llm.usage)
-    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return PlainTextResponse(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
