@@ -25,6 +25,7 @@ class FakeLanguageModel:
     foreign    sends well-formed JSON with ids and pages that were not offered
     invents    answers with a figure that stands nowhere
     unwilling  says that it is not found
+    truncated  ends a streamed reply in the middle
     outage     503 to everything
     rejects    400 to everything
     """
@@ -32,6 +33,7 @@ class FakeLanguageModel:
     def __init__(self, *, context_tokens: int = 2048, has_tokenizer: bool = True) -> None:
         self.mode = "good"
         self.delay = 0.0
+        self.pause = 0.0  # between the pieces of a streamed reply
         self.context_tokens = context_tokens
         self.has_tokenizer = has_tokenizer
         self.requests: list[dict[str, Any]] = []
@@ -119,7 +121,29 @@ class FakeLanguageModel:
         text = self._reply(prompt, body)
         message = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count_tokens(text)}
+        if body.get("stream"):
+            self._send_stream(handler, text, usage)
+            return
         _send(handler, 200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    def _send_stream(self, handler: BaseHTTPRequestHandler, text: str, usage: dict[str, int]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        handler.end_headers()
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in re.findall(r"\S+\s*", text)
+        ]
+        if self.mode == "truncated":
+            chunks = chunks[: len(chunks) // 2]
+        else:
+            chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            chunks.append({"choices": [], "usage": usage})
+        for chunk in chunks:
+            handler.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            handler.wfile.flush()
+            time.sleep(self.pause)
+        if self.mode != "truncated":
+            handler.wfile.write(b"data: [DONE]\n\n")
 
     def _reply(self, prompt: str, body: dict[str, Any]) -> str:
         if "response_format" in body:

@@ -84,9 +84,12 @@ def test_upload_ask_open_the_quote_and_delete(page: Page, llm: FakeLanguageModel
     expect(line.get_by_text("sections")).to_be_visible()
     expect(page.locator("#scope")).to_have_text("1 of 1 documents are read.")
 
+    llm.pause = 0.1
     page.get_by_label("Question").fill(sample_document.QUESTION)
     page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#steps")).to_have_text("A draft, not checked yet:")
     expect(page.locator("#answer-text")).to_contain_text("48213")
+    expect(page.locator("#draft")).to_be_hidden()
     expect(page.locator("#steps")).to_be_empty()
     assert serious(page) == []
 

@@ -121,6 +121,31 @@ def test_a_streamed_question_tells_its_steps_and_the_same_answer(client: TestCli
     }
 
 
+def test_a_draft_grows_and_is_not_the_answer(client: TestClient, upload: Upload, llm: FakeLanguageModel) -> None:
+    identifier = upload(PDF)["id"]
+    llm.pause = 0.15
+    body = {"question": sample_document.QUESTION, "document_ids": [identifier], "stream": True}
+    seen = sent_events(client.post("/v1/query", json=body).text)
+    drafts = [data["text"] for name, data in seen if name == "draft"]
+    answer = seen[-1][1]
+    assert len(drafts) > 3 and all(after.startswith(before) for before, after in itertools.pairwise(drafts))
+    assert drafts[-1] in answer["answer"] and answer["citations"][0]["verified"]
+    assert answer["trace"]["completion_tokens"] > 0
+
+    llm.mode = "invents"
+    seen = sent_events(client.post("/v1/query", json=body).text)
+    assert any("99999999" in data["text"] for name, data in seen if name == "draft")
+    assert "99999999" not in seen[-1][1]["answer"]
+
+
+def test_a_draft_that_breaks_off_is_no_answer(client: TestClient, upload: Upload, llm: FakeLanguageModel) -> None:
+    identifier = upload(PDF)["id"]
+    llm.mode = "truncated"
+    body = {"question": sample_document.QUESTION, "document_ids": [identifier], "stream": True}
+    seen = sent_events(client.post("/v1/query", json=body).text)
+    assert seen[-1][0] == "problem" and seen[-1][1]["status"] == 503
+
+
 def test_a_streamed_question_to_an_absent_model_ends_with_the_problem(
     client: TestClient, upload: Upload, llm: FakeLanguageModel
 ) -> None:

@@ -174,8 +174,14 @@ class Answerer:
         for key in [key for key in self._rankings if any(document == identifier for document, _ in key)]:
             del self._rankings[key]
 
-    async def answer(self, question: str, sources: Sequence[Source], observe: Observer | None = None) -> Answer:
-        """Answer *question* from *sources*; *observe* hears of every step.
+    async def answer(
+        self,
+        question: str,
+        sources: Sequence[Source],
+        observe: Observer | None = None,
+        draft: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer *question* from *sources*; *observe* hears of every step, *draft* what the model writes, unchecked.
 
         Raises:
             LanguageModelUnavailable: the model server stayed away.
@@ -218,7 +224,7 @@ class Answerer:
             if not readings:
                 break
             with trace.step("answer"):
-                reply = await self._ask(question, readings, answer_tokens, large, trace)
+                reply = await self._ask(question, readings, answer_tokens, large, trace, draft)
             with trace.step("verify") as entry:
                 support = _support(reply, question, readings, ranking, sources, strict=not large)
                 entry["verified"] = support.verified
@@ -342,7 +348,13 @@ class Answerer:
         return (await self._llm.count_tokens(sample)) / len(sample) * 1.1 if sample else 0.5
 
     async def _ask(
-        self, question: str, readings: Sequence[Reading], answer_tokens: int, large: bool, trace: Trace
+        self,
+        question: str,
+        readings: Sequence[Reading],
+        answer_tokens: int,
+        large: bool,
+        trace: Trace,
+        draft: Callable[[str], None] | None,
     ) -> str:
         """The model's answer; the text is shortened should the prompt still be too long."""
         text = "\n\n".join(tidy(reading.text) for reading in readings)
@@ -352,6 +364,7 @@ class Answerer:
                     [{"role": "user", "content": _prompt(question, text, large)}],
                     max_tokens=answer_tokens,
                     patience=self._patience,
+                    on_text=draft,
                 )
                 break
             except ContextOverflow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,20 @@ def response(work: Callable[[Emit], Awaitable[None]]) -> StreamingResponse:
     """A response that sends what *work* emits, until it returns. A client that goes away ends the work."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(work), media_type="text/event-stream", headers=headers)
+
+
+def at_most(per_second: int, emit: Callable[[str], None]) -> Callable[[str], None]:
+    """*emit*, but not more often than that; of texts that each hold those before them, the skipped ones are no loss."""
+    last = 0.0
+
+    def emit_now_and_then(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if text and now - last >= 1 / per_second:
+            last = now
+            emit(text)
+
+    return emit_now_and_then
 
 
 async def _stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[str]:

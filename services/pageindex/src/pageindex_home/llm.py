@@ -186,8 +186,11 @@ class LanguageModel:
         max_tokens: int,
         patience: float,
         schema: Mapping[str, Any] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> Completion:
         """One reply at temperature 0, over retries with back-off for at most *patience* seconds.
+
+        *on_text* hears what has come so far while the model writes, from the start again where a try was in vain.
 
         Raises:
             LanguageModelUnavailable: the server stayed away or busy.
@@ -206,11 +209,14 @@ class LanguageModel:
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "schema": dict(schema), "strict": True},
             }
+        if on_text is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         deadline = time.monotonic() + patience
         delay = 0.25
         while True:
             try:
-                return await self._once(body, self.timeout + min(self.wait, max(0.0, deadline - time.monotonic())))
+                timeout = self.timeout + min(self.wait, max(0.0, deadline - time.monotonic()))
+                return await self._once(body, timeout, on_text)
             except LanguageModelUnavailable as error:
                 self.usage.failures += 1
                 wait = delay * random.uniform(0.75, 1.25)
@@ -233,14 +239,18 @@ class LanguageModel:
         completion = await self.chat(messages, max_tokens=max_tokens, patience=patience, schema=schema)
         return parse_object(completion.text), completion
 
-    async def _once(self, body: Mapping[str, Any], timeout: float) -> Completion:
+    async def _once(self, body: Mapping[str, Any], timeout: float, on_text: Callable[[str], None] | None) -> Completion:
+        address, limits = f"{self.url}/chat/completions", httpx.Timeout(timeout, connect=5.0)
+        reply: Mapping[str, Any] | None = None
         async with self._slots:
             started = time.monotonic()
             self.usage.calls += 1
             try:
-                response = await self._http.post(
-                    f"{self.url}/chat/completions", json=body, timeout=httpx.Timeout(timeout, connect=5.0)
-                )
+                async with self._http.stream("POST", address, json=body, timeout=limits) as response:
+                    if on_text is not None and _is_stream(response):
+                        reply = await _collected(response, on_text)
+                    else:
+                        await response.aread()
             except httpx.HTTPError as error:
                 raise LanguageModelUnavailable(_describe(error)) from error
             finally:
@@ -255,7 +265,7 @@ class LanguageModel:
                 raise ContextOverflow(text)
             raise LanguageModelError(f"HTTP {response.status_code}: {text}")
         try:
-            reply = response.json()
+            reply = response.json() if reply is None else reply
             choice = reply["choices"][0]
             content = choice["message"].get("content") or ""
             usage = reply.get("usage") or {}
@@ -297,6 +307,36 @@ def parse_object(text: str) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
     raise StructuredOutputError(f"no JSON object in the reply: {text[:120]!r}")
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    """Whether what comes are server-sent events; a server that cannot stream sends its reply in one piece."""
+    return response.status_code == 200 and response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def _collected(response: httpx.Response, on_text: Callable[[str], None]) -> Mapping[str, Any]:
+    """A streamed reply as it would have come in one piece; empty when it broke off before its end."""
+    text, finish, ended = "", None, False
+    usage: dict[str, Any] = {}
+    async for line in response.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            ended = True
+            break
+        try:
+            chunk = json.loads(data)
+            usage = chunk.get("usage") or usage
+            for choice in chunk.get("choices") or []:
+                text += choice.get("delta", {}).get("content") or ""
+                finish = choice.get("finish_reason") or finish
+        except (ValueError, AttributeError, TypeError):
+            break
+        on_text(_THOUGHT.sub("", text).strip())
+    if not ended:
+        return {}
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": usage}
 
 
 def _describe(error: Exception) -> str:

@@ -13,6 +13,7 @@ from .service import ready, service_of
 router = APIRouter()
 
 _PROCESS_WAIT_SECONDS = 300.0
+_DRAFTS_PER_SECOND = 10
 
 
 @router.post(
@@ -23,8 +24,8 @@ _PROCESS_WAIT_SECONDS = 300.0
 async def query(request: Request, body: QueryIn) -> AnswerOut | Response:
     """Answer a question from documents, with checked citations.
 
-    With ``stream`` server-sent events: ``step`` for each step that is done, then ``answer`` or ``problem``. The answer
-    comes whole: it is sent when its quotes are checked, not before.
+    With ``stream`` server-sent events: ``step`` for each step that is done, ``draft`` with what the model has written
+    so far (all of it each time, and not checked), then ``answer``, whole and checked, or ``problem``.
     """
     service = service_of(request)
     chosen = await service.chosen(body.document_ids)
@@ -33,8 +34,9 @@ async def query(request: Request, body: QueryIn) -> AnswerOut | Response:
         return AnswerOut(**await service.answer(body.question, chosen))
 
     async def work(emit: events.Emit) -> None:
+        draft = events.at_most(_DRAFTS_PER_SECOND, lambda text: emit("draft", {"text": text}))
         try:
-            emit("answer", await service.answer(body.question, chosen, lambda step: emit("step", step)))
+            emit("answer", await service.answer(body.question, chosen, lambda step: emit("step", step), draft))
         except Problem as problem:
             emit("problem", problem.body(request.url.path))
 

@@ -13,6 +13,7 @@ import re
 import tempfile
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,19 @@ class Service:
             )
         return [await self.ready(identifier) for identifier in dict.fromkeys(identifiers)]
 
-    async def answer(self, question: str, documents: list[Document], observe: Observer | None = None) -> dict[str, Any]:
-        """The answer with its evidence; *observe* hears of every step. Raises Problem."""
+    async def answer(
+        self,
+        question: str,
+        documents: list[Document],
+        observe: Observer | None = None,
+        draft: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
+        """The answer with its evidence; *observe* and *draft* as :meth:`Answerer.answer` has them. Raises Problem."""
         if not question.strip():
             raise Problem(422, "empty-question", "The question is empty", "Send a question with words in it.")
         sources = [await self.source(document) for document in documents]
         try:
-            answer = await self.answerer.answer(question, sources, observe)
+            answer = await self.answerer.answer(question, sources, observe, draft)
         except LanguageModelUnavailable as error:
             raise Problem(
                 503,

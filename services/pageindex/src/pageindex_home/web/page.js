@@ -237,6 +237,7 @@ byId("ask").addEventListener("submit", async (event) => {
     let ended = false;
     for await (const [name, data] of eventsOf(response)) {
       if (name === "step") byId("steps").textContent = `Working: ${DOING[data.step] ?? data.step} …`;
+      if (name === "draft") drafted(data.text);
       if (name === "problem") throw new Error(`${data.title}: ${data.detail}`);
       if (name === "answer") { show(question, data); ended = true; }
     }
@@ -245,9 +246,17 @@ byId("ask").addEventListener("submit", async (event) => {
   } catch (error) {
     byId("steps").textContent = error.message;
   } finally {
+    drafted("");
     button.disabled = false;
   }
 });
+
+/** What the model writes, before anything of it is checked. */
+function drafted(text) {
+  byId("draft").textContent = text;
+  byId("draft").hidden = !text;
+  if (text) byId("steps").textContent = "A draft, not checked yet:";
+}
 
 /** Name and data of each server-sent event of a response. */
 async function* eventsOf(response) {
