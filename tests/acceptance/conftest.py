@@ -138,9 +138,9 @@ def containers(host: Any, deployed: dict[str, Any]) -> Containers:
 
 
 @pytest.fixture(scope="module")
-def http(host: Any) -> HttpOnHost:
-    """Requests sent from the host itself."""
-    return HttpOnHost(host)
+def http(host: Any, settings: dict[str, Any], documents_url: str) -> HttpOnHost:
+    """Requests sent from the host itself; with a key where the document service wants one."""
+    return HttpOnHost(host, documents_url if settings["documents"]["key_required"] else "")
 
 
 def _frontend_url(settings: dict[str, Any], name: str) -> str:

@@ -12,14 +12,25 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-# Reads a list of requests (base64 of JSON) from its argument, prints a list of answers as JSON.
+# Reads a list of requests (base64 of JSON) from its argument, prints a list of answers as JSON. Requests that want a
+# key of the document service get one that is made for them here and revoked at the end, so that no command shows it.
 PROGRAM = r"""
-import base64, json, sys, time, urllib.error, urllib.request
+import base64, json, subprocess, sys, time, urllib.error, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+wanted_all = json.loads(base64.b64decode(sys.argv[1]))
 answers = []
-for wanted in json.loads(base64.b64decode(sys.argv[1])):
+
+def keys(*arguments):
+    command = ["docker", "exec", "pageindex", "pageindex-home", "keys", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+key_name = f"acceptance {time.time_ns()}"
+needs_key = any(wanted["with_key"] for wanted in wanted_all)
+secret = keys("create", key_name, "--scope", "admin", "--days", "1") if needs_key else ""
+for wanted in wanted_all:
     body = base64.b64decode(wanted["body"]) if wanted["body"] is not None else None
-    request = urllib.request.Request(wanted["url"], body, wanted["headers"], method=wanted["method"])
+    headers = {**wanted["headers"], **({"x-api-key": secret} if wanted["with_key"] else {})}
+    request = urllib.request.Request(wanted["url"], body, headers, method=wanted["method"])
     started = time.monotonic()
     answer = {"status": 0, "headers": {}, "body": "", "arrivals": [], "error": ""}
     try:
@@ -37,6 +48,8 @@ for wanted in json.loads(base64.b64decode(sys.argv[1])):
     except Exception as error:
         answer["error"] = f"{type(error).__name__}: {error}"
     answers.append(answer)
+if secret:
+    keys("revoke", key_name)
 print(json.dumps(answers))
 """
 
@@ -76,13 +89,15 @@ def request(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     timeout: float = 120,
+    with_key: bool | None = None,
 ) -> dict[str, Any]:
-    """Describe one request for `PROGRAM`; `timeout` in seconds."""
+    """Describe one request for `PROGRAM`; `timeout` in seconds, `with_key` where it is not to go by the address."""
     sent = dict(headers or {})
     if json_body is not None:
         body = json.dumps(json_body).encode()
         sent.setdefault("Content-Type", "application/json")
-    return {
+    described: dict[str, Any] = {} if with_key is None else {"with_key": with_key}
+    return described | {
         "url": url,
         "method": method or ("GET" if body is None else "POST"),
         "headers": sent,
@@ -106,13 +121,17 @@ def multipart(
 
 
 class HttpOnHost:
-    """Sends requests from the target host."""
+    """Sends requests from the target host; those to an address that begins with *keyed* with a key."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any, keyed: str = "") -> None:
         self._host = host
+        self._keyed = keyed
 
     def send_all(self, requests: list[dict[str, Any]]) -> list[Answer]:
         """Send the requests one after the other, in one command on the host."""
+        for wanted in requests:
+            with_key = bool(self._keyed) and wanted["url"].startswith(self._keyed)
+            wanted.setdefault("with_key", with_key)
         argument = base64.b64encode(json.dumps(requests).encode()).decode()
         output = self._host.check_output("python3 -c %s %s", PROGRAM, argument)
         return [

@@ -59,6 +59,16 @@ def test_the_page_is_served_with_all_that_it_needs(http: HttpOnHost, documents_u
     assert "default-src 'none'" in answers[0].headers["content-security-policy"]
 
 
+def test_a_key_is_wanted_as_the_settings_say(
+    http: HttpOnHost, settings: dict[str, Any], documents_url: str
+) -> None:
+    answers = http.send_all(
+        [request(f"{documents_url}{path}", with_key=False) for path in ("/v1/documents", "/v1/audit")]
+    )
+    expected = 401 if settings["documents"]["key_required"] else 200
+    assert [answer.status for answer in answers] == [expected] * 2, [str(answer) for answer in answers]
+
+
 def test_document_is_indexed(document: Uploaded) -> None:
     assert document.description["status"] == "ready", document.description
     assert document.description["page_count"] >= 1
