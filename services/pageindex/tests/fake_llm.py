@@ -113,7 +113,7 @@ class FakeLanguageModel:
             return
         prompt = body["messages"][-1]["content"]
         prompt_tokens = count_tokens(prompt) + 12
-        if prompt_tokens + body["max_tokens"] > self.context_tokens:
+        if prompt_tokens + body.get("max_tokens", 0) > self.context_tokens:
             self.overflows += 1
             message = f"This model's maximum context length is {self.context_tokens} tokens, you asked for more"
             _send(handler, 400, {"error": {"message": message}})

@@ -15,6 +15,7 @@ import uvicorn
 
 from . import commands, key_commands
 from .api import create_app
+from .engines import check_installed
 from .settings import Settings, SettingsError
 from .store import incoming_directory
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ)
+        check_installed(settings)
     except SettingsError as error:
         print(f"pageindex-home: {error}", file=sys.stderr)
         return 2

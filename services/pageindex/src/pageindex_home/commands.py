@@ -12,6 +12,7 @@ from . import files
 from .answering import Answer, Answerer, Source
 from .citations import place_of
 from .engine import HomeEngine
+from .engines import engine_of
 from .llm import LanguageModel, LanguageModelError
 from .problems import DocumentError
 from .settings import Settings
@@ -70,7 +71,7 @@ async def _watch(options: argparse.Namespace, settings: Settings) -> int:
 async def _index_all(paths: list[Path], out: Path, settings: Settings) -> int:
     """Index files one after the other; one that fails is said and does not stop the others."""
     llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
-    engine = HomeEngine(llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
+    engine = engine_of(settings, llm)
     status = OK
     try:
         for path in paths:

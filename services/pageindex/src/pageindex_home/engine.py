@@ -1,4 +1,4 @@
-"""Engines turn the text of a document into a tree. One is ours; the seam is :class:`Engine`."""
+"""Engines turn a document into a tree. Ours is here; the seam, also for upstream_engine.py, is :class:`Engine`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from . import tree
@@ -36,6 +37,8 @@ class Index:
 
     nodes: list[tree.Node]
     warnings: list[str] = field(default_factory=list)
+    #: Who made it, where that is another engine than the one that was asked.
+    engine: str = ""
 
 
 class Engine(Protocol):
@@ -43,10 +46,13 @@ class Engine(Protocol):
 
     name: str
 
-    async def build(self, extract: Extract, progress: Progress, journal: Journal) -> Index:
+    async def build(
+        self, extract: Extract, progress: Progress, journal: Journal | None = None, original: Path | None = None
+    ) -> Index:
         """Build the tree; must not fail because of a weak or absent model.
 
-        What *journal* has kept of an earlier, interrupted run is not asked again.
+        What *journal* has kept of an earlier, interrupted run is not asked again. *original* is the file that *extract*
+        was read from, for engines that read it themselves.
         """
         ...
 
@@ -61,7 +67,9 @@ class HomeEngine:
         self._summaries = summaries
         self._patience = patience
 
-    async def build(self, extract: Extract, progress: Progress, journal: Journal | None = None) -> Index:
+    async def build(
+        self, extract: Extract, progress: Progress, journal: Journal | None = None, original: Path | None = None
+    ) -> Index:
         """See :class:`Engine`."""
         warnings: list[str] = []
         journal = journal if journal is not None else Journal()

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .engine import HomeEngine, Progress
+from .engine import Engine, Progress
 from .extraction import Extract, detect_media_type, extract_in_child
 from .journal import Journal
 from .problems import DocumentError
@@ -54,7 +54,7 @@ async def read(file: Path, settings: Settings) -> Extract:
     return Extract.from_json(result["extract"])
 
 
-async def index(file: Path, out: Path, engine: HomeEngine, settings: Settings, progress: Progress) -> Indexed:
+async def index(file: Path, out: Path, engine: Engine, settings: Settings, progress: Progress) -> Indexed:
     """Write the tree of *file* into the folder *out*, unless the one there is of the same bytes.
 
     An interrupted call leaves a journal beside it, from which the next one goes on.
@@ -72,7 +72,7 @@ async def index(file: Path, out: Path, engine: HomeEngine, settings: Settings, p
     journal_file = out / f".{file.stem}.{digest[:16]}.journal.jsonl"
     journal = Journal(journal_file, engine=engine.name)
     try:
-        made = await engine.build(extract, progress, journal)
+        made = await engine.build(extract, progress, journal, file)
     finally:
         journal.close()
     content = {"doc_name": file.name, "sha256": digest, "unit": extract.unit, "structure": made.nodes}

@@ -110,7 +110,10 @@ class Indexer:
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
         try:
             index = await self._engine.build(
-                extract, lambda phase, done, total: store.progress(document.id, phase, done, total), journal
+                extract,
+                lambda phase, done, total: store.progress(document.id, phase, done, total),
+                journal,
+                store.original(document.id),
             )
         finally:
             journal.close()
@@ -119,7 +122,7 @@ class Indexer:
             document.id,
             extract,
             index.nodes,
-            engine=self._engine.name,
+            engine=index.engine or self._engine.name,
             warnings=index.warnings,
         )
         if saved:

@@ -21,7 +21,7 @@ from fastapi import Request
 
 from .access import Access
 from .answering import Answerer, Observer, Source
-from .engine import HomeEngine
+from .engines import engine_of
 from .extraction import MARKDOWN, PDF, TEXT, detect_media_type, extract_in_child
 from .indexer import Indexer
 from .llm import LanguageModel, LanguageModelError, LanguageModelUnavailable
@@ -51,8 +51,7 @@ class Service:
         self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
         self.llm.observe = metrics.llm_request
         metrics.watch(self.store.counts, self.llm.usage)
-        engine = HomeEngine(self.llm, summaries=settings.summaries, patience=settings.llm_patience_seconds)
-        self.indexer = Indexer(self.store, engine, settings)
+        self.indexer = Indexer(self.store, engine_of(settings, self.llm), settings)
         self.answerer = Answerer.from_settings(self.llm, settings, settings.llm_query_patience_seconds)
         # Each picture is a process for a moment; a browser asks for one at a time.
         self._drawing = asyncio.Semaphore(2)

@@ -67,6 +67,10 @@ class Settings:
 
     #: "llm" asks the model for summaries, "extract" takes the first sentences.
     summaries: str = "llm"
+    #: "home" is ours, "upstream" PageIndex's own, where its package is installed.
+    engine: str = "home"
+    #: Longest indexing of one document by an engine that runs in a process of its own.
+    engine_timeout_seconds: float = 3600.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -86,6 +90,8 @@ class Settings:
         settings = cls(**values)
         if settings.summaries not in ("llm", "extract"):
             raise SettingsError(f"{PREFIX}SUMMARIES is {settings.summaries!r}; expected 'llm' or 'extract'")
+        if settings.engine not in ("home", "upstream"):
+            raise SettingsError(f"{PREFIX}ENGINE is {settings.engine!r}; expected 'home' or 'upstream'")
         if not settings.llm_url.startswith(("http://", "https://")):
             raise SettingsError(f"{PREFIX}LLM_URL is {settings.llm_url!r}; expected something like http://vllm:8000/v1")
         if settings.require_key not in ("auto", "true", "false"):
