@@ -93,9 +93,9 @@ def test_readme_names_commands_that_exist() -> None:
 
 def test_python_requirements_are_pinned() -> None:
     files = [REPOSITORY / "requirements.txt", REPOSITORY / "requirements-dev.txt"]
-    files.append(REPOSITORY / "services" / "pageindex" / "requirements.in")
+    files += sorted((REPOSITORY / "services" / "pageindex").glob("requirements*.in"))
     lines = [line.split("#")[0].split(";")[0].strip() for path in files for line in lines_of(path)]
-    pins = [line for line in lines if line and not line.startswith("-r ")]
+    pins = [line for line in lines if line and not line.startswith(("-r ", "-c "))]
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
 
 
@@ -104,6 +104,15 @@ def test_what_the_service_needs_is_the_same_in_its_lock() -> None:
     locked = (folder / "requirements.lock").read_text(encoding="utf-8")
     pins = [line for line in lines_of(folder / "requirements.in") if re.match(r"\w", line)]
     assert pins and [pin for pin in pins if not re.search(rf"^{re.escape(pin)}\b", locked, re.MULTILINE)] == []
+
+
+def test_the_image_with_two_engines_has_the_same_packages_and_more() -> None:
+    folder = REPOSITORY / "services" / "pageindex"
+    ours, both = (
+        set(re.findall(r"^[\w.-]+==[\w.]+", (folder / name).read_text(encoding="utf-8"), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-upstream.lock")
+    )
+    assert ours < both and "pageindex==0.4.7" in both
 
 
 def test_skip_list_names_tests_that_exist() -> None:

@@ -163,6 +163,14 @@ def test_secrets_are_files_that_only_their_user_reads() -> None:
     assert not any(secret in json.dumps(arguments) for arguments in case.arguments("container_image"))
 
 
+@pytest.mark.parametrize(("case", "engine"), [("one_card", "home"), ("every_option", "upstream")])
+def test_the_second_indexing_engine_is_in_the_image_only_where_it_is_asked_for(case: str, engine: str) -> None:
+    given = [image.get("build_args", {}) for image in rendered("home", case).arguments("container_image")]
+    assert [arguments["ENGINE"] for arguments in given if "ENGINE" in arguments] == [engine]
+    [container] = compose(rendered("home", case), "pageindex")["services"].values()
+    assert container["environment"].get("PAGEINDEX_ENGINE") == (None if engine == "home" else engine)
+
+
 def test_values_with_dollars_survive_compose() -> None:
     # Compose would replace $b; doubled it stands for itself.
     [container] = compose(rendered("home", "every_option"), "vllm")["services"].values()
