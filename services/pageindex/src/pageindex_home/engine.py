@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,16 @@ from .llm import (
     estimate_tokens,
     room_for_text,
 )
-from .text import content_terms, first_sentences, is_figure, normalise, tidy, words
+from .text import (
+    content_terms,
+    first_sentences,
+    is_figure,
+    normalise,
+    tidy,
+    without_lines,
+    without_markup,
+    words,
+)
 
 #: ``progress(phase, done, total)``
 Progress = Callable[[str, int, int], None]
@@ -29,6 +39,9 @@ _WINDOW_PAGES = 4
 _SUMMARY_TOKENS = 90
 _SECTIONS_TOKENS = 400
 _SUMMARY_TEXT_TOKENS = 3000
+#: How far the first sentences of a section are looked for: characters, and headings below it that are left out.
+_BEGINNING = 6000
+_MOST_TITLES = 100
 
 
 @dataclass
@@ -158,6 +171,7 @@ class HomeEngine:
     ) -> None:
         """Fill in summaries bottom-up; a node whose summary fails gets its first sentences."""
         every = list(tree.walk(nodes))
+        headings = Headings(nodes)
         done = 0
         away = False
 
@@ -169,7 +183,7 @@ class HomeEngine:
                 source = "\n".join(f"{child['title']}: {child['summary']}" for child in node["nodes"])
             else:
                 source = own_text
-            fallback = first_sentences(_without_title(own_text, node["title"]) or own_text)
+            fallback = beginning(node, own_text, headings, extract.unit)
             node["summary"] = fallback
             # A text shorter than its summary would be needs none.
             key = f"summary {node['start_index']}-{node['end_index']} {node['node_id']} {node['title']}"
@@ -267,6 +281,36 @@ def believable_summary(summary: str, source: str) -> bool:
     return len(told & set(content_terms(source))) >= len(told) * 0.5
 
 
+def beginning(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
+    """The first sentences of a section, without markup and without the headings in it."""
+    text = _without_title(text, node["title"]) or text
+    following = headings.after(node)
+    if following and following["start_index"] == node["end_index"] and unit == "page":
+        # The rest of the page belongs to the next section.
+        text = _before_title(text, following["title"]) or text
+    text = text[:_BEGINNING]
+    if unit == "line":
+        return first_sentences(without_markup(text))
+    return first_sentences(without_lines(text, headings.within(node)) or text)
+
+
+class Headings:
+    """The titles of all sections of a tree, in document order."""
+
+    def __init__(self, nodes: list[tree.Node]) -> None:
+        self._every = list(tree.walk(nodes))
+        self._place = {node["node_id"]: place for place, node in enumerate(self._every)}
+
+    def after(self, node: tree.Node) -> tree.Node | None:
+        """The first section behind *node* and all that is below it."""
+        place = self._place[node["node_id"]] + sum(1 for _ in tree.walk([node]))
+        return self._every[place] if place < len(self._every) else None
+
+    def within(self, node: tree.Node) -> list[str]:
+        """Titles of the first sections below *node*."""
+        return [below["title"] for below in islice(tree.walk(node["nodes"]), _MOST_TITLES)]
+
+
 def fixed_windows(extract: Extract) -> list[tree.Node]:
     """Sections of a fixed number of pages: the structure that never fails."""
     nodes = [tree.new_node(window_title(window), window[0].start, window[-1].end) for window in _windows(extract)]
@@ -293,5 +337,15 @@ def _windows(extract: Extract) -> list[list[Segment]]:
 
 def _without_title(text: str, title: str) -> str:
     """*text* from after the first occurrence of its *title*, so that a summary does not repeat it."""
-    match = re.search(r"\s+".join(map(re.escape, title.split())), text[:2000])
+    match = re.search(_spaced(title), text[:2000])
     return text[match.end() :] if match else text
+
+
+def _before_title(text: str, title: str) -> str:
+    """*text* up to the line that is *title*."""
+    match = re.search(rf"^[ \t]*{_spaced(title)}[ \t]*$", text, re.MULTILINE)
+    return text[: match.start()] if match else text
+
+
+def _spaced(title: str) -> str:
+    return r"\s+".join(map(re.escape, title.split()))

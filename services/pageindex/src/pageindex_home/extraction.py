@@ -11,11 +11,13 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import child
+from .columns import page_text
+from .numbering import numbered_lines
 from .problems import DocumentError
 from .text import normalise, tidy
 
@@ -26,6 +28,8 @@ TEXT = "text/plain"
 _HEADING_LIMIT = 140  # characters
 _LINES_PER_SEGMENT = 40
 _CHARACTERS_PER_SEGMENT = 3000
+#: How much larger than the body text a heading is set, at least.
+_LARGER = 1.12
 _NUMBERED = re.compile(r"^(\d{1,3}(?:\.\d{1,3}){0,4})[.)]?\s+\S")
 
 
@@ -56,7 +60,7 @@ class Extract:
     unit: str
     segments: list[Segment]
     headings: list[Heading]
-    #: Where the headings come from: outline, fonts, markdown or none.
+    #: Where the headings come from: outline, fonts, numbers, markdown or none.
     structure: str
 
     @property
@@ -252,7 +256,7 @@ def _extract_pdf(path: Path, max_pages: int) -> Extract:
             try:
                 page = document[index]
                 textpage = page.get_textpage()
-                text = textpage.get_text_range().replace("\r\n", "\n").replace("\r", "\n")
+                text = page_text(textpage).text.replace("\r\n", "\n").replace("\r", "\n")
                 lines.extend(_sized_lines(page, textpage, index + 1))
                 textpage.close()
                 page.close()
@@ -272,6 +276,8 @@ def _extract_pdf(path: Path, max_pages: int) -> Extract:
         structure = "outline"
         if len(headings) < 2:
             headings, structure = _headings_by_font(lines, segments), "fonts"
+        if len(headings) < 2:
+            headings, structure = _headings_by_number(segments), "numbers"
         if len(headings) < 2:
             headings, structure = [], "none"
         return Extract("page", segments, headings, structure)
@@ -309,7 +315,9 @@ class _Line:
     text: str
     size: float
     page: int
+    left: float
     bottom: float
+    right: float
 
 
 def _sized_lines(page: Any, textpage: Any, number: int) -> list[_Line]:
@@ -323,14 +331,35 @@ def _sized_lines(page: Any, textpage: Any, number: int) -> list[_Line]:
             continue
         matrix = item.get_matrix()
         size = round(abs(item.get_font_size() * (matrix.d or matrix.b)), 1)
-        bottom = item.get_bounds()[1]
+        left, bottom, right, _ = item.get_bounds()
         last = lines[-1] if lines else None
-        if last and abs(last.size - size) < 0.6 and abs(last.bottom - bottom) < max(1.0, size * 0.3):
+        beside = last and abs(last.bottom - bottom) < max(1.0, size * 0.3) and left - last.right < max(12.0, size * 1.2)
+        if last and beside and abs(last.size - size) < 0.6:
             glue = "" if last.text.endswith(" ") or text.startswith(" ") else " "
-            lines[-1] = _Line(last.text + glue + text, last.size, number, last.bottom)
+            lines[-1] = replace(last, text=last.text + glue + text, right=right)
         else:
-            lines.append(_Line(text, size, number, bottom))
+            lines.append(_Line(text, size, number, left, bottom, right))
     return lines
+
+
+def _unwrapped(lines: list[_Line], body: float) -> list[_Line]:
+    """*lines* with large ones joined that follow one another closely: a heading that takes two lines."""
+    joined: list[_Line] = []
+    for line in lines:
+        last = joined[-1] if joined else None
+        if (
+            last
+            and line.size >= body * _LARGER
+            and (last.page, last.size) == (line.page, line.size)
+            and 0 < last.bottom - line.bottom < line.size * 1.5
+            and not _NUMBERED.match(tidy(line.text))
+            and last.left < line.right
+            and line.left < last.right
+        ):
+            joined[-1] = replace(last, text=f"{last.text.rstrip()}\n{line.text.lstrip()}", bottom=line.bottom)
+        else:
+            joined.append(line)
+    return joined
 
 
 def _headings_by_font(lines: list[_Line], segments: list[Segment]) -> list[Heading]:
@@ -342,9 +371,9 @@ def _headings_by_font(lines: list[_Line], segments: list[Segment]) -> list[Headi
         return []
     body = weights.most_common(1)[0][0]
     candidates = []
-    for line in lines:
+    for line in _unwrapped(lines, body):
         title = tidy(line.text)
-        if line.size < body * 1.12 or not 2 < len(title) <= _HEADING_LIMIT or not re.search(r"[^\W\d_]", title):
+        if line.size < body * _LARGER or not 2 < len(title) <= _HEADING_LIMIT or not re.search(r"[^\W\d_]", title):
             continue
         candidates.append((line, title))
     # Running heads repeat on most pages; they are no headings.
@@ -361,7 +390,21 @@ def _headings_by_font(lines: list[_Line], segments: list[Segment]) -> list[Headi
         level = numbered.group(1).count(".") + 1 if numbered else levels[line.size]
         headings.append(Heading(level, title, line.page, _opens(segments[line.page - 1].text, title)))
     median = statistics.median(len(heading.title) for heading in headings)
-    return headings if median <= 90 else []
+    if median > 90:
+        return []
+    # Several on a page: in the order in which they are read, not drawn.
+    texts = {line.page: normalise(segments[line.page - 1].text) for line, _ in candidates}
+    return sorted(
+        headings, key=lambda heading: (heading.position, texts[heading.position].find(normalise(heading.title)))
+    )
+
+
+def _headings_by_number(segments: list[Segment]) -> list[Heading]:
+    """Lines that nothing but their numbers tells from the text."""
+    found = numbered_lines([segment.text for segment in segments])
+    return [
+        Heading(line.level, line.title, line.page, _opens(segments[line.page - 1].text, line.title)) for line in found
+    ]
 
 
 # --- the child process -------------------------------------------------------------------------

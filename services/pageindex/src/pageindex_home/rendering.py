@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import child
+from .columns import page_text
 from .extraction import open_pdf
 
 #: Width of a picture in pixels.
@@ -58,15 +59,16 @@ def _places(page: Any, quote: str) -> list[tuple[float, float, float, float]]:
     if not words or page.get_rotation():
         return []
     text_page = page.get_textpage()
-    text = text_page.get_text_range()
-    found = re.search(r"[\s\u00ad\ufffe-]*\s*".join(map(re.escape, words)), text)
+    text = page_text(text_page)
+    found = re.search(r"[\s\u00ad\ufffe-]*\s*".join(map(re.escape, words)), text.text)
     if not found:
         return []
     origin_x, _, _, origin_top = page.get_cropbox()
     boxes = []
-    for index in range(text_page.count_rects(found.start(), found.end() - found.start())):
-        left, bottom, right, top = text_page.get_rect(index)
-        boxes.append((left - origin_x, origin_top - top, right - origin_x, origin_top - bottom))
+    for first, count in text.characters(found.start(), found.end()):
+        for index in range(text_page.count_rects(first, count)):
+            left, bottom, right, top = text_page.get_rect(index)
+            boxes.append((left - origin_x, origin_top - top, right - origin_x, origin_top - bottom))
     return boxes
 
 

@@ -39,7 +39,7 @@ class DocumentOut(BaseModel):
     progress: dict[str, Any] | None = Field(description="phase, done and total while indexing")
     error: dict[str, str] | None = Field(description="code and detail of a failed document")
     engine: str | None
-    structure: str | None = Field(description="where the sections come from: outline, fonts, markdown or none")
+    structure: str | None = Field(description="where the sections come from: outline, fonts, numbers, markdown or none")
     unit: str | None = Field(description="what the tree's indices count: page or line")
     page_count: int | None
     node_count: int | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,6 +34,16 @@ _HEADING_END = re.compile(r"^[ \t]{0,3}#{1,6} [^\n]*(\n)", re.MULTILINE)
 _ABBREVIATION = re.compile(
     r"\b(?:no|nr|dr|mr|mrs|ms|prof|fig|tab|sec|art|vol|pp?|vs|cf|st|approx|e\.g|i\.e|[a-z])\.$", re.IGNORECASE
 )
+#: How a sentence ends; headings, table rows and list items mostly do not.
+_ENDS = re.compile(r"[.!?\u2026\u06d4\u061f\u0964\u3002\uff01\uff1f][\"'”’)\]]*$")
+_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
+#: Headings, rules, the lines under headings, rows of tables, and definitions of links.
+_MARKUP_LINE = re.compile(r"^[ \t]*(?:#{1,6}[ \t].*|[-=*_ \t]{3,}|\|.*|\[[^\]\n]+\]:.*)$", re.MULTILINE)
+#: "Fees ......... 7"
+_CONTENTS_LINE = re.compile(r"^.*(?:\.[ \t]?){5,}.*$", re.MULTILINE)
+_LINE_MARK = re.compile(r"^[ \t]*(?:(?:>|[-*+\u2022]|\d{1,3}[.)])[ \t]+)+", re.MULTILINE)
+_LINK = re.compile(r"(!?)\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
+_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|`+)(?=\S)([^\n]*?\S)\1(?!\w)")
 _LONGEST_SENTENCE = 420  # characters; tables and lists have no full stops
 
 STOP_WORDS = frozenset(
@@ -173,11 +184,28 @@ def _bounded(text: str, start: int, end: int) -> list[Span]:
     return spans
 
 
+def without_markup(text: str) -> str:
+    """The sentences of a Markdown *text*: no headings, tables or code, and nothing that marks or links."""
+    text = _MARKUP_LINE.sub("", _FENCED.sub("", text))
+    text = _LINK.sub(lambda match: "" if match.group(1) else match.group(2), _LINE_MARK.sub("", text))
+    return _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text))
+
+
+def without_lines(text: str, titles: Iterable[str]) -> str:
+    """*text* without the lines that are nothing but one of *titles*, and without those of a table of contents."""
+    text = _CONTENTS_LINE.sub("", text)
+    for title in titles:
+        wrapped = r"\s+".join(map(re.escape, title.split()))
+        text = re.sub(rf"^[ \t]*{wrapped}[ \t]*$", "", text, flags=re.MULTILINE) if wrapped else text
+    return text
+
+
 def first_sentences(text: str, limit: int = 300) -> str:
-    """The beginning of *text* in whole sentences, at most *limit* characters."""
+    """The first whole sentences of *text*, at most *limit* characters; its beginning where none ends like one."""
+    text = text[: limit * 8]
+    pieces = [tidy(text[span.start : span.end]) for span in sentences(text)]
     result = ""
-    for span in sentences(text[: limit * 4]):
-        sentence = tidy(text[span.start : span.end])
+    for sentence in [piece for piece in pieces if _ENDS.search(piece)] or pieces:
         if result and len(result) + len(sentence) + 1 > limit:
             break
         result = f"{result} {sentence}".strip()
