@@ -38,3 +38,9 @@ def encrypted_pdf() -> bytes:
         b"/ID [<" + b"00" * 16 + b"> <" + b"00" * 16 + b">] "
     )
     return plain.replace(b"/Root 1 0 R", encrypt + b"/Root 1 0 R")
+
+
+def placed_pdf(lines: list[tuple[float, float, str]]) -> bytes:
+    """A page of lines at x and y (points from the lower left corner), drawn in this order."""
+    commands = [f"BT /F1 9 Tf {x:.1f} {y:.1f} Td ({line}) Tj ET" for x, y, line in lines]
+    return _write_pdf(["\n".join(commands).encode("latin-1")], [])

@@ -9,6 +9,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+#: Words that may tell something; of Chinese and Japanese every character.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]{4,}")
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -24,6 +27,7 @@ class FakeLanguageModel:
     malformed  sends broken JSON where a schema is asked for
     foreign    sends well-formed JSON with ids and pages that were not offered
     invents    answers with a figure that stands nowhere
+    fabricates makes up a quote out of the words of the question, as weak models do
     unwilling  says that it is not found
     truncated  ends a streamed reply in the middle
     outage     503 to everything
@@ -150,15 +154,18 @@ class FakeLanguageModel:
             return self._structured(prompt, body["response_format"]["json_schema"]["schema"])
         if self.mode == "invents":
             return "The number is 99999999."
+        if self.mode == "fabricates" and not prompt.startswith("Summarise"):
+            question = prompt.rsplit("Question:", 1)[-1].strip().rstrip("?？;")
+            return f'The document says: "{question}: it was Quentin Farnsworth, with 4711 kilograms since 1899."'
         if self.mode == "unwilling":
             return "<think>Hmm, let me see.</think>NOT FOUND"
         if prompt.startswith("Summarise"):
             return prompt.split("Text:", 1)[1].strip().split("\n", 1)[-1].split(". ")[0]
         question = prompt.rsplit("Question:", 1)[-1]
         text = prompt.split("Text:", 1)[-1].rsplit("Question:", 1)[0]
-        wanted = set(re.findall(r"\w{4,}", question.lower()))
-        pieces = re.split(r"(?<=[.!?])\s+", text)
-        return max(pieces, key=lambda piece: len(wanted & set(re.findall(r"\w{4,}", piece.lower())))).strip()
+        wanted = set(_WORD.findall(question.lower()))
+        pieces = re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text)
+        return max(pieces, key=lambda piece: len(wanted & set(_WORD.findall(piece.lower())))).strip()
 
     def _structured(self, prompt: str, schema: dict[str, Any]) -> str:
         if self.mode == "malformed":

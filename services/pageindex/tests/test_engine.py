@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from documents import flat_pdf
 from fake_llm import FakeLanguageModel
 from pageindex_home import tree
 from pageindex_home.engine import HomeEngine, Index, believable_summary, fit
-from pageindex_home.extraction import PDF, Extract, extract, extract_text
+from pageindex_home.extraction import PDF, Extract, detect_media_type, extract, extract_text
 from pageindex_home.llm import LanguageModel
 
 from tests.acceptance import sample_document
@@ -22,6 +23,11 @@ def read_pdf(tmp_path: Path, data: bytes) -> Extract:
     path = tmp_path / "file.pdf"
     path.write_bytes(data)
     return extract(path, PDF, 100)
+
+
+def read_data(name: str) -> Extract:
+    path = Path(__file__).parent / "data" / name
+    return extract(path, detect_media_type(path.read_bytes()[:4096], name), 100)
 
 
 def build(llm: FakeLanguageModel, found: Extract, *, summaries: str = "llm", concurrency: int = 8) -> Index:
@@ -89,6 +95,34 @@ def test_extracted_summaries_need_no_model(llm: FakeLanguageModel) -> None:
     assert llm.requests == []
     assert index.nodes[0]["summary"].startswith("It rained all day.")
     assert index.nodes[1]["summary"] == "Short."
+
+
+def test_a_summary_without_a_model_is_sentences_of_the_text(llm: FakeLanguageModel) -> None:
+    index = build(llm, read_data("manual.md"), summaries="extract")
+    summaries = {node["title"]: node["summary"] for node in tree.walk(index.nodes)}
+    assert summaries["Looking after the radiator valves"].startswith("Keep this manual with the key. It is written")
+    assert summaries["Bleeding"].startswith("Turn off the pump and wait for ten minutes.")
+    assert "See Pressure for what to do afterwards." in summaries["Bleeding"]
+    assert summaries["Pressure"] == (
+        "The boiler refuses to start below 0.8 bar. Fill up slowly, and look at the gauge in the cellar while you do."
+    )
+    assert summaries["Who helps"].startswith("The caretaker is called Ines Maric")
+    for summary in summaries.values():
+        assert not re.search(r"[#*`|\[\]]|^\d\.|--", summary), summary
+
+
+def test_a_section_without_words_of_its_own_is_summed_up_by_those_below(llm: FakeLanguageModel) -> None:
+    llm.mode = "outage"
+    text = "# Care\n## Bleeding\n" + "Open the screw by a quarter turn. " * 20 + "\n## Pressure\nKeep it at 1.6 bar.\n"
+    assert build(llm, extract_text(text, markdown=True)).nodes[0]["summary"].startswith("Open the screw")
+
+
+def test_a_section_of_a_pdf_is_summed_up_by_its_own_part_of_the_page(llm: FakeLanguageModel) -> None:
+    index = build(llm, read_data("numbered_headings.pdf"), summaries="extract")
+    summaries = {node["title"]: node["summary"] for node in tree.walk(index.nodes)}
+    assert summaries["2.2 Leaving"] == "A member leaves by letter to the board. Fees that were paid are not given back."
+    assert summaries["4 Meetings"].startswith("A general meeting is held every spring.")
+    assert "4.1" not in summaries["4 Meetings"] and not summaries["Preface"], "a table of contents has no sentences"
 
 
 def test_summaries_that_say_more_than_the_text_are_dropped() -> None:

@@ -48,6 +48,12 @@ _POINT = 0.6
 _STATED = 0.9
 _FEWEST_TERMS = 3
 _REFERS_BACK = re.compile(r"\W*(?:it|its|this|that|these|those|they|their|he|his|she|her)\b", re.IGNORECASE)
+#: "How many hives stood in the orchard?" is not answered by where they stood.
+_ASKS_FOR_A_FIGURE = re.compile(r"\W*how (?:many|much|long|high|deep|wide|far|old|heavy)\b", re.IGNORECASE)
+_NUMBERS = frozenset(
+    "two three four five six seven eight nine ten eleven twelve dozen twenty thirty forty fifty sixty seventy eighty "
+    "ninety hundred thousand million half third quarter once twice nothing none".split()
+)
 _MOST_CANDIDATE_NODES = 60
 _KEPT_RANKINGS = 4
 
@@ -449,6 +455,8 @@ def _stated(question: str, readings: Sequence[Reading], ranking: Ranking) -> Quo
             share = ranking.coverage(question, text)
             adds = set(content_terms(text)) - asked
             if len(asked) < _FEWEST_TERMS or share < _STATED or not adds or text.rstrip().endswith("?"):
+                continue
+            if _ASKS_FOR_A_FIGURE.match(question) and not any(is_figure(word) or word in _NUMBERS for word in adds):
                 continue
             if best is None or share > best[0]:
                 best = (share, Quote(index, span, tidy(text)))
