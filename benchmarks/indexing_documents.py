@@ -82,7 +82,8 @@ def _written(folder: Path, name: str, data: bytes, headings: tuple[Heading, ...]
 
 def _handbook(chapters: int) -> tuple[bytes, tuple[Heading, ...]]:
     """Chapters of three pages with two numbered sections on each, told by font size alone."""
-    pages, headings = [], []
+    pages: list[bytes] = []
+    headings: list[Heading] = []
     for chapter in range(1, chapters + 1):
         for page in range(3):
             lines = []

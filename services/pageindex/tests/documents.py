@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from tests.acceptance import sample_document
 from tests.acceptance.sample_document import _Section, _write_pdf
 
@@ -44,3 +46,20 @@ def placed_pdf(lines: list[tuple[float, float, str]]) -> bytes:
     """A page of lines at x and y (points from the lower left corner), drawn in this order."""
     commands = [f"BT /F1 9 Tf {x:.1f} {y:.1f} Td ({line}) Tj ET" for x, y, line in lines]
     return _write_pdf(["\n".join(commands).encode("latin-1")], [])
+
+
+def compressed_pdf(pages: list[bytes]) -> bytes:
+    """Pages with these drawing commands, deflated."""
+    data = _write_pdf([b""] * len(pages), [])
+    for commands in pages:
+        packed = zlib.compress(commands, 9)
+        stream = b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed)
+        data = data.replace(b"<< /Length 0 >>\nstream\n\nendstream", stream, 1)
+    # The offsets are wrong now; PDF engines look for the objects themselves.
+    return data
+
+
+def dense_page(lines: int) -> bytes:
+    """Drawing commands of small text, about 200 characters a line, that pack well."""
+    text = b"The quick brown fox jumps over the lazy dog. " * 4
+    return b"".join(b"BT /F1 3 Tf 30 %d Td (%s) Tj ET\n" % (820 - row * 4, text) for row in range(lines))

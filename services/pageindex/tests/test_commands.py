@@ -15,7 +15,8 @@ import pytest
 from fake_llm import FakeLanguageModel
 from pageindex_home import __main__ as program
 from pageindex_home import files, tree
-from test_resume import CONCURRENCY, MARKDOWN, SECTIONS, SOURCE, await_until
+from running import SOURCE, await_until
+from test_resume import CONCURRENCY, MARKDOWN, SECTIONS
 
 from tests.acceptance import sample_document
 

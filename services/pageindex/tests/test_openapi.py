@@ -11,13 +11,14 @@ import hypothesis
 import pytest
 import schemathesis
 from fake_llm import FakeLanguageModel
+from running import finished, service, upload
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
-from test_resume import MARKDOWN, finished, service, upload
+from test_resume import MARKDOWN
 
 CHECKS = [
     not_a_server_error,

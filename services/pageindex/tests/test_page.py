@@ -13,7 +13,7 @@ from browser import chromium, program
 from fake_llm import FakeLanguageModel
 from pageindex_home.keys import KeyFile
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
-from test_resume import service, upload
+from running import service, upload
 
 from tests.acceptance import sample_document
 from tests.skip_list import skip

@@ -54,6 +54,7 @@ def test_every_page_belongs_to_a_section(document: tuple[list[Heading], int]) ->
             found = tree.deepest_at(roots, position)
             assert found is not None, f"{position} is in no section"
             assert tree.path_to(roots, found["node_id"])[-1] is found
+            assert tree.paths(roots)[position] == tree.path_to(roots, found["node_id"])
 
 
 @given(documents())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -193,9 +194,12 @@ class Guard:
         finally:
             if caller and (method not in _READING_METHODS or noted):
                 question = noted.get("question") if access.settings.audit_questions else None
-                await asyncio.to_thread(
-                    access.records.note, caller.name, f"{method} {path}", status, noted.get("documents", []), question
-                )
+                line = (caller.name, f"{method} {path}", status, noted.get("documents", []), question)
+                try:
+                    await asyncio.to_thread(access.records.note, *line)
+                except sqlite3.Error as error:
+                    # What was answered is answered; the journal of the host has the line then.
+                    log.error("the audit log cannot be written (%s): %s", error, line[:4])
 
 
 def note(request: Request, **what: Any) -> None:

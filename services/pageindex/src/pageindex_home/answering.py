@@ -163,12 +163,11 @@ class Answerer:
         key = tuple((source.id, source.version) for source in sources)
         if key not in self._rankings:
             pieces = _pieces(sources)
-            titles: dict[tuple[int, int], str] = {}
+            paths = [tree.paths(source.nodes) for source in sources]
+            texts = []
             for piece in pieces:
-                place = (piece.document, piece.position)
-                if place not in titles:
-                    titles[place] = _titles(sources[piece.document], piece.position)
-            texts = [f"{titles[piece.document, piece.position]} {piece.text}" for piece in pieces]
+                path = paths[piece.document].get(piece.position, [])
+                texts.append(f"{_headed(sources[piece.document], path)} {piece.text}")
             self._rankings[key] = (pieces, Ranking(texts))
             while len(self._rankings) > _KEPT_RANKINGS:
                 self._rankings.popitem(last=False)
@@ -569,6 +568,10 @@ def _titles(source: Source, position: int) -> str:
     """Titles above a position, and the name of the document."""
     node = tree.deepest_at(source.nodes, position)
     path = tree.path_to(source.nodes, node["node_id"]) if node else []
+    return _headed(source, path)
+
+
+def _headed(source: Source, path: Sequence[tree.Node]) -> str:
     return " ".join([source.name, *(item["title"] for item in path)])
 
 

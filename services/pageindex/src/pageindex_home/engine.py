@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -79,6 +80,17 @@ class HomeEngine:
         self._llm = llm
         self._summaries = summaries
         self._patience = patience
+        self._slots = asyncio.Semaphore(llm.concurrency * 2)
+
+    @asynccontextmanager
+    async def _few(self) -> AsyncIterator[None]:
+        """Lets a few sections in at a time, enough to keep the model busy.
+
+        Thousands at once would ask for their tokens to be counted all together, and leave no time for other requests.
+        """
+        async with self._slots:
+            await asyncio.sleep(0)
+            yield
 
     async def build(
         self, extract: Extract, progress: Progress, journal: Journal | None = None, original: Path | None = None
@@ -99,6 +111,10 @@ class HomeEngine:
         done = 0
 
         async def propose(window: list[Segment]) -> list[Heading]:
+            async with self._few():
+                return await proposed(window)
+
+        async def proposed(window: list[Segment]) -> list[Heading]:
             nonlocal done
             found: list[Heading] = []
             key = f"sections {window[0].start}-{window[-1].end}"
@@ -176,8 +192,12 @@ class HomeEngine:
         away = False
 
         async def visit(node: tree.Node) -> None:
-            nonlocal done, away
             await asyncio.gather(*(visit(child) for child in node["nodes"]))
+            async with self._few():
+                await summarise(node)
+
+        async def summarise(node: tree.Node) -> None:
+            nonlocal done, away
             own_text = extract.text_between(node["start_index"], node["end_index"])
             if node["nodes"]:
                 source = "\n".join(f"{child['title']}: {child['summary']}" for child in node["nodes"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,8 @@ PDF = "application/pdf"
 MARKDOWN = "text/markdown"
 TEXT = "text/plain"
 
+#: Of all pages together: 5,000 full ones. What has more was made to exhaust whoever reads it, or is a dump of data.
+MOST_CHARACTERS = 20_000_000
 _HEADING_LIMIT = 140  # characters
 _LINES_PER_SEGMENT = 40
 _CHARACTERS_PER_SEGMENT = 3000
@@ -71,9 +74,9 @@ class Extract:
     def text_between(self, first: int, last: int) -> str:
         """Text of all segments that touch ``first..last``; whole pages, exact lines."""
         parts = []
-        for segment in self.segments:
-            if segment.end < first or segment.start > last:
-                continue
+        for segment in self.segments[bisect_left(self.segments, first, key=lambda segment: segment.end) :]:
+            if segment.start > last:
+                break
             if self.unit == "line":
                 lines = segment.text.split("\n")
                 parts.append("\n".join(lines[max(0, first - segment.start) : last - segment.start + 1]))
@@ -122,15 +125,16 @@ def detect_media_type(head: bytes, name: str, declared: str = "") -> str:
     return MARKDOWN if suffix in (".md", ".markdown", ".mkd") or declared == MARKDOWN else TEXT
 
 
-def extract(path: Path, media_type: str, max_pages: int) -> Extract:
+def extract(path: Path, media_type: str, max_pages: int, *, most_characters: int = MOST_CHARACTERS) -> Extract:
     """Read the file at *path*.
 
     Raises:
-        DocumentError: ``encrypted-pdf``, ``damaged-pdf``, ``too-many-pages``, ``no-text``, ``not-utf8``.
+        DocumentError: ``encrypted-pdf``, ``damaged-pdf``, ``too-many-pages``, ``too-much-text``, ``no-text``,
+            ``not-utf8``.
     """
     if media_type == PDF:
-        return _extract_pdf(path, max_pages)
-    return extract_text(_decode(path), markdown=media_type == MARKDOWN)
+        return _extract_pdf(path, max_pages, most_characters)
+    return extract_text(_decode(path, most_characters), markdown=media_type == MARKDOWN)
 
 
 def inspect(path: Path, media_type: str, max_pages: int) -> int:
@@ -142,20 +146,29 @@ def inspect(path: Path, media_type: str, max_pages: int) -> int:
     if media_type == PDF:
         with open_pdf(path, max_pages) as document:
             return len(document)
-    _decode(path)
+    _decode(path, MOST_CHARACTERS)
     return 0
+
+
+def _too_much_text(most: int) -> DocumentError:
+    return DocumentError("too-much-text", f"The document has more than {most:,} characters of text. Split it.")
 
 
 # --- text and Markdown -------------------------------------------------------------------------
 
 
-def _decode(path: Path) -> str:
+def _decode(path: Path, most: int) -> str:
+    if path.stat().st_size > most * 4:  # no encoding takes more bytes a character
+        raise _too_much_text(most)
     data = path.read_bytes()
     for encoding in ("utf-8-sig", *(["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else [])):
         try:
-            return data.decode(encoding)
+            text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if len(text) > most:
+            raise _too_much_text(most)
+        return text
     raise DocumentError(
         "not-utf8",
         "The text is not UTF-8. Convert it: iconv -f LATIN1 -t UTF-8 OLD > NEW (with its real encoding).",
@@ -247,19 +260,24 @@ def open_pdf(path: Path, max_pages: int | None = None) -> Any:
     return document
 
 
-def _extract_pdf(path: Path, max_pages: int) -> Extract:
+def _extract_pdf(path: Path, max_pages: int, most_characters: int) -> Extract:
     with open_pdf(path, max_pages) as document:
         segments = []
         lines: list[_Line] = []
-        unreadable = 0
+        unreadable = characters = 0
         for index in range(len(document)):
             try:
                 page = document[index]
                 textpage = page.get_textpage()
+                characters += textpage.count_chars()
+                if characters > most_characters:
+                    raise _too_much_text(most_characters)
                 text = page_text(textpage).text.replace("\r\n", "\n").replace("\r", "\n")
                 lines.extend(_sized_lines(page, textpage, index + 1))
                 textpage.close()
                 page.close()
+            except DocumentError:
+                raise
             except Exception:  # one broken page must not cost the others
                 text = ""
                 unreadable += 1

@@ -7,9 +7,13 @@ the document's journal, and is not asked again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
+import time
 
-from .engine import Engine
+from .disk import is_full
+from .engine import Engine, Progress
 from .extraction import Extract, extract_in_child
 from .journal import Journal
 from .problems import DocumentError
@@ -18,6 +22,10 @@ from .store import FAILED, INDEXING, QUEUED, READY, Document, Store
 from .tree import walk
 
 log = logging.getLogger(__name__)
+
+_NOTE_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Indexer:
@@ -30,6 +38,7 @@ class Indexer:
         self._wake = asyncio.Event()
         self._current: tuple[str, asyncio.Task[None]] | None = None
         self._changed = asyncio.Condition()
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     def notify(self) -> None:
         """There may be something to do."""
@@ -83,16 +92,40 @@ class Indexer:
 
     async def _index(self, document: Document) -> None:
         try:
-            await self._build(document)
-        except asyncio.CancelledError:
-            raise
-        except DocumentError as error:
-            log.warning("%s (%s) failed: %s", document.id, document.name, error.detail)
-            await asyncio.to_thread(self._store.fail, document.id, error.code, error.detail)
+            try:
+                await self._build(document)
+            except DocumentError as error:
+                log.warning("%s (%s) failed: %s", document.id, document.name, error.detail)
+                await asyncio.to_thread(self._store.fail, document.id, error.code, error.detail)
         except Exception as error:  # the queue must go on
+            if is_full(error):
+                await self._pause(document, error)
+                return
             log.exception("%s (%s) failed", document.id, document.name)
             detail = f"Unexpected {type(error).__name__}: {error}. Upload it again; the log has the details."
             await asyncio.to_thread(self._store.fail, document.id, "internal", detail)
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+    def _reporter(self, identifier: str) -> Progress:
+        """Notes how far a document is, some times a second at most: each note is synced to the disk."""
+        phase_noted, noted_at = "", 0.0
+
+        def report(phase: str, done: int, total: int) -> None:
+            nonlocal phase_noted, noted_at
+            now = time.monotonic()
+            if phase != phase_noted or done == total or now - noted_at >= _NOTE_SECONDS:
+                self._store.progress(identifier, phase, done, total)
+                phase_noted, noted_at = phase, now
+
+        return report
+
+    async def _pause(self, document: Document, error: Exception) -> None:
+        """Let some time pass before a document is tried again that found the disk full; it is no fault of its own."""
+        log.error("the disk is full (%s); %s is tried again in %.0f s", error, document.id, self._pause_seconds)
+        with contextlib.suppress(OSError, sqlite3.Error):
+            await asyncio.to_thread(self._store.progress, document.id, "waiting for disk space")
+        await asyncio.sleep(self._pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _build(self, document: Document) -> None:
         store, settings = self._store, self._settings
@@ -109,12 +142,7 @@ class Indexer:
         if len(journal):
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
         try:
-            index = await self._engine.build(
-                extract,
-                lambda phase, done, total: store.progress(document.id, phase, done, total),
-                journal,
-                store.original(document.id),
-            )
+            index = await self._engine.build(extract, self._reporter(document.id), journal, store.original(document.id))
         finally:
             journal.close()
         saved = await asyncio.to_thread(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
+from .disk import is_full
 from .problems import CONTENT_TYPE, Problem
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,21 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             title,
             f"{error.detail}. See /openapi.json for what there is.",
             headers={"Allow": _allowed(request, routes)} if error.status_code == 405 else dict(error.headers or {}),
+        )
+        return problem_response(problem, request.url.path)
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(sqlite3.Error)
+    async def on_storage(request: Request, error: Exception) -> JSONResponse:
+        if not is_full(error):
+            return await on_bug(request, error)
+        log.error("%s %s: the disk is full: %s", request.method, request.url.path, error)
+        problem = Problem(
+            507,
+            "disk-full",
+            "The disk is full",
+            "Nothing was kept of this request. Free some space where the documents lie, or delete documents, "
+            "and send it again.",
         )
         return problem_response(problem, request.url.path)
 

@@ -129,7 +129,7 @@ class Store:
         identifier = f"doc_{sha256[:24]}"
         now = time.time()
         size = file.stat().st_size
-        with self._transaction():
+        with self._transaction(), self._no_folder_without_row(identifier):
             known = self.get(identifier)
             if known and known.status != FAILED:
                 file.unlink(missing_ok=True)
@@ -274,6 +274,16 @@ class Store:
                 raise
             self._database.execute("COMMIT")
 
+    @contextmanager
+    def _no_folder_without_row(self, identifier: str) -> Iterator[None]:
+        known = self.get(identifier) is not None
+        try:
+            yield
+        except BaseException:
+            if not known:
+                shutil.rmtree(self._folder(identifier), ignore_errors=True)
+            raise
+
     def _sweep(self) -> None:
         """Remove what an interruption left: unfinished uploads and folders without a row."""
         shutil.rmtree(self.incoming, ignore_errors=True)
@@ -293,12 +303,17 @@ def _document(row: sqlite3.Row) -> Document:
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     """Replace a file by *value* in one step, and have it on the disk. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=indent)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=indent)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        # On a full disk half of a file is only in the way.
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
 
 

@@ -138,11 +138,31 @@ def deepest_at(nodes: list[Node], position: int) -> Node | None:
     """The smallest node that covers a page or line; the later one where two share it."""
     best: Node | None = None
     for node in walk(nodes):
-        if node["start_index"] <= position <= node["end_index"]:
-            size = node["end_index"] - node["start_index"]
-            if best is None or size <= best["end_index"] - best["start_index"]:
-                best = node
+        covers = node["start_index"] <= position <= node["end_index"]
+        if covers and (best is None or _size(node) <= _size(best)):
+            best = node
     return best
+
+
+def paths(nodes: list[Node]) -> dict[int, list[Node]]:
+    """For every page or line the path from the root to :func:`deepest_at` it, in one go."""
+    best: dict[int, list[Node]] = {}
+
+    def visit(node: Node, above: list[Node]) -> None:
+        here = [*above, node]
+        for position in range(node["start_index"], node["end_index"] + 1):
+            if position not in best or _size(node) <= _size(best[position][-1]):
+                best[position] = here
+        for child in node["nodes"]:
+            visit(child, here)
+
+    for node in nodes:
+        visit(node, [])
+    return best
+
+
+def _size(node: Node) -> int:
+    return node["end_index"] - node["start_index"]
 
 
 def path_to(nodes: list[Node], node_id: str) -> list[Node]:
