@@ -170,6 +170,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
     llm = FakeLanguageModel()
     settings = Settings(
         data_directory=tmp_path_factory.mktemp("library"),
+        listen_address="127.0.0.1",
         llm_url=llm.url,
         llm_patience_seconds=1.0,
         llm_query_patience_seconds=1.0,
