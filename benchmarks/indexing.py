@@ -8,8 +8,9 @@ Without --upstream-python a temporary environment is made from services/pageinde
 takes minutes. A PDF that is given is indexed as it is and without its bookmarks, which say what there was to find.
 
 Every indexing is a fresh process. Its seconds run from start to end, with the imports; its memory is the resident set
-of its largest process. A heading counts as found where a section with its title begins on its page; of sections that
-upstream has merged the titles it merged count. Upstream's Flash mode is run, as its local client does by default.
+of its largest process. A heading counts as found where a section with its title, whatever the number before it, begins
+on its page; of sections that upstream has merged the titles it merged count. Upstream's Flash mode is run, as its local
+client does by default.
 
 The exit status is 0 where ours refused nothing, made no more calls, took no longer and found no fewer headings, else 1.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SERVICE = REPOSITORY / "services" / "pageindex"
 OURS, UPSTREAM = "ours", "upstream"
 _LONGEST_SECONDS = 3600.0
+_NUMBER = re.compile(r"(?:appendix\s+)?(?:[A-Z]|\d+)(?:\.\d+)*[.)]?\s+(?=\S)", re.IGNORECASE)
 
 _UPSTREAM_PROGRAM = """
 import json, sys
@@ -146,7 +149,9 @@ def _walk(nodes: Any) -> Iterator[dict[str, Any]]:
 
 
 def _plain(title: str) -> str:
-    return "".join(character for character in title.casefold() if character.isalnum())
+    """Letters and digits alone, without a section number: bookmarks often lack the one on the page."""
+    bare = _NUMBER.sub("", title.strip())
+    return "".join(character for character in bare.casefold() if character.isalnum())
 
 
 def missed(runs: Sequence[Run]) -> list[str]:

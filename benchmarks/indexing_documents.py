@@ -100,7 +100,8 @@ def _handbook(chapters: int) -> tuple[bytes, tuple[Heading, ...]]:
 
 def _plain(count: int) -> tuple[bytes, tuple[Heading, ...]]:
     """One font in one size; a topic on every third page."""
-    pages, headings = [], []
+    pages: list[bytes] = []
+    headings: list[Heading] = []
     for page in range(1, count + 1):
         subject = _part(page // 3)
         lines = list(_prose(subject, 38))

@@ -19,11 +19,17 @@ GOOD = Run("manual", OURS, 2.0, 10, 1, 1000, 60.0, 1.0)
 
 def test_a_heading_is_found_by_its_title_on_its_page() -> None:
     structure = [
-        {"title": "1. Wells", "start_index": 1, "nodes": [{"title": "Depth", "start_index": 2}]},
+        {"title": "1. Wells", "start_index": 1, "nodes": [{"title": "1.1 Depth", "start_index": 2}]},
         {"title": "All of page three", "start_index": 3, "key_items": ["Pipes", "Meters"]},
     ]
-    headings = [Heading("1 WELLS", 1), Heading("Depth", 3), Heading("Meters", 3), Heading("Costs", 4)]
-    assert found(structure, headings) == 0.5
+    headings = [
+        Heading("1 WELLS", 1),
+        Heading("Depth", 2),
+        Heading("Depth", 3),
+        Heading("Meters", 3),
+        Heading("Costs", 4),
+    ]
+    assert found(structure, headings) == 0.6
     assert found([], headings) == 0
 
 
