@@ -33,12 +33,8 @@ def run(playbook: str, *arguments: str) -> tuple[float, str]:
     begun = time.monotonic()
     result = subprocess.run(
         provision.playbook_command(playbook, *arguments),
-        cwd=settings.REPOSITORY,
-        env=provision.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+        cwd=settings.REPOSITORY, env=provision.environment(), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
     )
     seconds = time.monotonic() - begun
     if result.returncode != 0:
@@ -71,7 +67,9 @@ def main() -> None:
         no_op.append(seconds)
         print(f"no-op run: {seconds:.1f} s, changed={changed(output)}", flush=True)
 
-    tasks = "\n".join(f"    - name: Empty module {number}\n      ansible.builtin.ping:" for number in range(executions))
+    tasks = "\n".join(
+        f"    - name: Empty module {number}\n      ansible.builtin.ping:" for number in range(executions)
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".yml", dir=settings.REPOSITORY / "playbooks") as file:
         play = "---\n- name: Floor\n  hosts: gpu_hosts\n  become: true\n  gather_facts: false\n  tasks:\n"
         file.write(f"{play}{tasks}\n")
