@@ -62,15 +62,9 @@ def document(pages: int) -> bytes:
 
 def inflating(size: int) -> bytes:
     """A PDF of one page whose drawing commands are *size* bytes of text when they are inflated."""
+    line = b"BT /F1 10 Tf 64 700 Td (The quick brown fox jumps over the lazy dog again and again.) Tj ET\n"
     packer = zlib.compressobj(9)
-    packed = b""
-    for row in range(size // 80):
-        # Text in one place twice is a way to make it bold, and read once; so each line has its own.
-        place = b"%d.%d %d" % (row % 500, row % 97, row % 797)
-        packed += packer.compress(
-            b"BT /F1 1 Tf %s Td (The quick brown fox jumps over the lazy dog again.) Tj ET\n" % place
-        )
-    packed += packer.flush()
+    packed = b"".join(packer.compress(line * 10_000) for _ in range(size // (len(line) * 10_000) + 1)) + packer.flush()
     data = _write_pdf([b""], [])
     stream = b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed)
     # The table of offsets is wrong then; PDF engines make it anew.
