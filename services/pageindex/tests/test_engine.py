@@ -83,7 +83,7 @@ def test_prompts_never_overflow_a_small_context(tmp_path: Path) -> None:
 
 def test_concurrency_is_bounded(llm: FakeLanguageModel, tmp_path: Path) -> None:
     llm.delay = 0.02
-    long_text = "\n".join(f"# Part {n}\n" + f"Sentence number {n} tells something new. " * 15 for n in range(20))
+    long_text = "\n".join(f"# Part {n}\n" + f"Sentence number {n} tells something new. " * 25 for n in range(20))
     build(llm, extract_text(long_text, markdown=True), concurrency=3)
     assert len(llm.requests) == 20
     assert llm.most_running == 3

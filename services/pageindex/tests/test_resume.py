@@ -18,9 +18,9 @@ from running import await_until, finished, service, upload
 CONCURRENCY = 3
 SECTIONS = 24
 MARKDOWN = "\n".join(
-    f"# Part {n}\n" + f"Sentence number {n} tells something new about the garden. " * 12 for n in range(SECTIONS)
+    f"# Part {n}\n" + f"Sentence number {n} tells something new about the garden. " * 18 for n in range(SECTIONS)
 ).encode()
-FLAT = flat_pdf([[f"Chapter about topic {n}", *[f"Words of page {n} say a thing."] * 20] for n in range(1, 25)])
+FLAT = flat_pdf([[f"Chapter about topic {n}", *[f"Words of page {n} say a thing."] * 36] for n in range(1, 25)])
 
 
 def structure(client: httpx.Client, identifier: str) -> Any:

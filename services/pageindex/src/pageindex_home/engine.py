@@ -40,6 +40,8 @@ _WINDOW_PAGES = 4
 _SUMMARY_TOKENS = 90
 _SECTIONS_TOKENS = 400
 _SUMMARY_TEXT_TOKENS = 3000
+#: Characters, about 200 tokens: what is shorter, its first sentences tell as well as a summary would.
+_LEAST_SUMMARISED = 800
 #: How far the first sentences of a section are looked for: characters, and headings below it that are left out.
 _BEGINNING = 6000
 _MOST_TITLES = 100
@@ -198,19 +200,20 @@ class HomeEngine:
 
         async def summarise(node: tree.Node) -> None:
             nonlocal done, away
-            own_text = extract.text_between(node["start_index"], node["end_index"])
+            own_text = section_text(
+                node, extract.text_between(node["start_index"], node["end_index"]), headings, extract.unit
+            )
             if node["nodes"]:
                 source = "\n".join(f"{child['title']}: {child['summary']}" for child in node["nodes"])
             else:
                 source = own_text
             fallback = beginning(node, own_text, headings, extract.unit)
             node["summary"] = fallback
-            # A text shorter than its summary would be needs none.
             key = f"summary {node['start_index']}-{node['end_index']} {node['node_id']} {node['title']}"
             kept = journal.recall(key)
             if kept is not None:
                 node["summary"] = kept or fallback
-            elif self._summaries == "llm" and not away and len(source) > 400:
+            elif self._summaries == "llm" and not away and len(source) > _LEAST_SUMMARISED:
                 try:
                     summary = await self._summary(node["title"], source)
                     await journal.keep(key, summary)
@@ -301,13 +304,17 @@ def believable_summary(summary: str, source: str) -> bool:
     return len(told & set(content_terms(source))) >= len(told) * 0.5
 
 
-def beginning(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
-    """The first sentences of a section, without markup and without the headings in it."""
+def section_text(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
+    """Of the *text* of the pages that a section is on, what is between its title and the next section's."""
     text = _without_title(text, node["title"]) or text
     following = headings.after(node)
     if following and following["start_index"] == node["end_index"] and unit == "page":
-        # The rest of the page belongs to the next section.
         text = _before_title(text, following["title"]) or text
+    return text
+
+
+def beginning(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
+    """The first sentences of a section's *text*, without markup and without the headings in it."""
     text = text[:_BEGINNING]
     if unit == "line":
         return first_sentences(without_markup(text))
@@ -356,15 +363,19 @@ def _windows(extract: Extract) -> list[list[Segment]]:
 
 
 def _without_title(text: str, title: str) -> str:
-    """*text* from after the first occurrence of its *title*, so that a summary does not repeat it."""
-    match = re.search(_spaced(title), text[:2000])
+    """*text* from behind its *title*: the line that it is, or else its first occurrence."""
+    match = _line_of(title, text[:_BEGINNING]) or re.search(_spaced(title), text[:_BEGINNING])
     return text[match.end() :] if match else text
 
 
 def _before_title(text: str, title: str) -> str:
     """*text* up to the line that is *title*."""
-    match = re.search(rf"^[ \t]*{_spaced(title)}[ \t]*$", text, re.MULTILINE)
+    match = _line_of(title, text)
     return text[: match.start()] if match else text
+
+
+def _line_of(title: str, text: str) -> re.Match[str] | None:
+    return re.search(rf"^[ \t]*{_spaced(title)}[ \t]*$", text, re.MULTILINE)
 
 
 def _spaced(title: str) -> str:
