@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,34 @@ def test_the_service_records_who_indexed(settings: Settings) -> None:
         document = wait_for(client, client.post("/v1/documents", files={"file": ("a.md", b"# One\nText")}).json()["id"])
         assert (document["status"], document["engine"]) == ("ready", "home-1")
         assert "it reads PDF files only" in document["warnings"][0]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_document_may_choose(settings: Settings) -> None:
+    with TestClient(create_app(replace(settings, llm_model="good"))) as client:
+        made = client.post("/v1/documents", files={"file": ("report.pdf", FLAT)}, data={"engine": "upstream"})
+        assert wait_for(client, made.json()["id"])["engine"] == NAME
+        other = client.post("/v1/documents", files={"file": ("notes.md", b"# A\nText of A.")})
+        assert wait_for(client, other.json()["id"])["engine"] == "home-1"
+
+
+def test_an_engine_that_is_not_there_cannot_be_chosen(client: TestClient) -> None:
+    for name in ("upstream", "other"):
+        refused = client.post("/v1/documents", files={"file": ("report.pdf", FLAT)}, data={"engine": name})
+        assert refused.status_code == 422 and "there are: home." in refused.json()["detail"], name
+    assert client.get("/v1/documents").json()["documents"] == []
+
+
+def test_a_database_of_an_earlier_version_is_taken_over(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        wait_for(client, client.post("/v1/documents", files={"file": ("report.pdf", FLAT)}).json()["id"])
+    with sqlite3.connect(settings.data_directory / "documents.sqlite3") as database:
+        database.execute("ALTER TABLE documents DROP COLUMN engine_wanted")
+    with TestClient(create_app(settings)) as client:
+        [document] = client.get("/v1/documents").json()["documents"]
+        assert document["status"] == "ready"
+        other = client.post("/v1/documents", files={"file": ("notes.md", b"# A\nText of A.")}, data={"engine": "home"})
+        assert wait_for(client, other.json()["id"])["status"] == "ready"
 
 
 def test_a_tree_that_upstream_made_fits(tmp_path: Path) -> None:

@@ -40,7 +40,10 @@ _FOLLOW_SECONDS = 0.5
                     "schema": {
                         "type": "object",
                         "required": ["file"],
-                        "properties": {"file": {"type": "string", "format": "binary"}},
+                        "properties": {
+                            "file": {"type": "string", "format": "binary"},
+                            "engine": {"type": "string", "description": "home or upstream, where it is installed"},
+                        },
                     }
                 }
             },
@@ -48,7 +51,10 @@ _FOLLOW_SECONDS = 0.5
     },
 )
 async def upload(request: Request, response: Response) -> DocumentOut:
-    """Upload a PDF, Markdown or text file (form field ``file``); it is indexed in the background."""
+    """Upload a PDF, Markdown or text file (form field ``file``); it is indexed in the background.
+
+    Field ``engine`` chooses who indexes it; without it the settings do.
+    """
     service = service_of(request)
     async with request.form(max_files=1, max_fields=4) as form:
         file = form.get("file")
@@ -61,7 +67,11 @@ async def upload(request: Request, response: Response) -> DocumentOut:
             )
         name = clean_name(file.filename)
         path, digest = await save(service.store.incoming, file, service.settings.max_upload_bytes)
-        document, new = await service.accept(path, digest, name, (file.content_type or "").split(";")[0].strip())
+        declared = (file.content_type or "").split(";")[0].strip()
+        engine = form.get("engine")
+        document, new = await service.accept(
+            path, digest, name, declared, engine if isinstance(engine, str) and engine else None
+        )
     response.status_code = 202 if new else 200
     response.headers["Location"] = f"/v1/documents/{document.id}"
     return document_out(document)

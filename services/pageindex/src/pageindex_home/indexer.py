@@ -11,6 +11,7 @@ import contextlib
 import logging
 import sqlite3
 import time
+from collections.abc import Mapping
 
 from .disk import is_full
 from .engine import Engine, Progress
@@ -29,11 +30,14 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Indexer:
-    """Indexes documents with *engine*; start with :meth:`run`, wake with :meth:`notify`."""
+    """Indexes documents, each with the one of *engines* that it is to have; start with :meth:`run`.
 
-    def __init__(self, store: Store, engine: Engine, settings: Settings) -> None:
+    :meth:`notify` wakes it.
+    """
+
+    def __init__(self, store: Store, engines: Mapping[str, Engine], settings: Settings) -> None:
         self._store = store
-        self._engine = engine
+        self.engines = engines
         self._settings = settings
         self._wake = asyncio.Event()
         self._current: tuple[str, asyncio.Task[None]] | None = None
@@ -138,11 +142,13 @@ class Indexer:
             memory_bytes=settings.extraction_memory_bytes,
         )
         extract = Extract.from_json(result["extract"])
-        journal = Journal(store.journal(document.id), engine=self._engine.name)
+        # One that was taken away since the upload is no reason to fail.
+        engine = self.engines.get(document.engine_wanted or "", self.engines[settings.engine])
+        journal = Journal(store.journal(document.id), engine=engine.name)
         if len(journal):
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
         try:
-            index = await self._engine.build(extract, self._reporter(document.id), journal, store.original(document.id))
+            index = await engine.build(extract, self._reporter(document.id), journal, store.original(document.id))
         finally:
             journal.close()
         saved = await asyncio.to_thread(
@@ -150,7 +156,7 @@ class Indexer:
             document.id,
             extract,
             index.nodes,
-            engine=index.engine or self._engine.name,
+            engine=index.engine or engine.name,
             warnings=index.warnings,
         )
         if saved:

@@ -21,7 +21,7 @@ from fastapi import Request
 
 from .access import Access
 from .answering import Answerer, Observer, Source
-from .engines import engine_of
+from .engines import engines_of
 from .extraction import MARKDOWN, PDF, TEXT, detect_media_type, extract_in_child
 from .indexer import Indexer
 from .llm import LanguageModel, LanguageModelError, LanguageModelUnavailable
@@ -51,7 +51,7 @@ class Service:
         self.llm = LanguageModel.from_settings(settings, wait=settings.llm_wait_seconds)
         self.llm.observe = metrics.llm_request
         metrics.watch(self.store.counts, self.llm.usage)
-        self.indexer = Indexer(self.store, engine_of(settings, self.llm), settings)
+        self.indexer = Indexer(self.store, engines_of(settings, self.llm), settings)
         self.answerer = Answerer.from_settings(self.llm, settings, settings.llm_query_patience_seconds)
         # Each picture is a process for a moment; a browser asks for one at a time.
         self._drawing = asyncio.Semaphore(2)
@@ -86,13 +86,23 @@ class Service:
                             await self.delete(document.id)
             await asyncio.sleep(3600)
 
-    async def accept(self, file: Path, digest: str, name: str, declared: str) -> tuple[Document, bool]:
-        """Check an uploaded file and queue it.
+    async def accept(
+        self, file: Path, digest: str, name: str, declared: str, engine: str | None = None
+    ) -> tuple[Document, bool]:
+        """Check an uploaded file and queue it, to be indexed by *engine* or by the one of the settings.
 
         Raises:
             Problem: it cannot be indexed; nothing is kept then.
         """
         try:
+            if engine is not None and engine not in self.indexer.engines:
+                raise Problem(
+                    422,
+                    "no-such-engine",
+                    "This engine is not there",
+                    f"Field 'engine' is {engine!r}; there are: {', '.join(self.indexer.engines)}. "
+                    "For 'upstream' set pageindex_engine: upstream and run site.yml --tags pageindex.",
+                )
             with file.open("rb") as opened:
                 head = opened.read(4096)
             media_type = detect_media_type(head, name, declared)
@@ -105,7 +115,7 @@ class Service:
                 inspect_only=True,
             )
             document, new = await asyncio.to_thread(
-                self.store.add, file, sha256=digest, name=name, media_type=media_type
+                self.store.add, file, sha256=digest, name=name, media_type=media_type, engine=engine
             )
         except DocumentError as error:
             status = _STATUS_OF_ERROR.get(error.code, 422)

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS documents (
   error_code TEXT,
   error_detail TEXT,
   engine TEXT,
+  engine_wanted TEXT,
   structure TEXT,
   unit TEXT,
   page_count INTEGER,
@@ -71,6 +72,7 @@ class Document:
     error_code: str | None
     error_detail: str | None
     engine: str | None
+    engine_wanted: str | None
     structure: str | None
     unit: str | None
     page_count: int | None
@@ -102,6 +104,7 @@ class Store:
         # What is deleted is overwritten with zeros, not left in free pages.
         self._database.execute("PRAGMA secure_delete=ON")
         self._database.executescript(_SCHEMA)
+        self._add_columns()
         self._sweep()
 
     def close(self) -> None:
@@ -120,7 +123,15 @@ class Store:
             return f"{self.directory}: {error}"
         return ""
 
-    def add(self, file: Path, *, sha256: str, name: str, media_type: str) -> tuple[Document, bool]:
+    def _add_columns(self) -> None:
+        """What a database of an earlier version lacks."""
+        there = {row["name"] for row in self._database.execute("PRAGMA table_info(documents)")}
+        if "engine_wanted" not in there:
+            self._database.execute("ALTER TABLE documents ADD COLUMN engine_wanted TEXT")
+
+    def add(
+        self, file: Path, *, sha256: str, name: str, media_type: str, engine: str | None = None
+    ) -> tuple[Document, bool]:
         """Take over *file* (in :attr:`incoming`) as a queued document.
 
         The same bytes are one document: then the known one is returned, queued again if it had
@@ -141,13 +152,22 @@ class Store:
             file.replace(folder / "original")
             _sync_directory(folder)
             if known:
-                self._update(identifier, status=QUEUED, phase="", done=0, total=0, error_code=None, error_detail=None)
+                self._update(
+                    identifier,
+                    status=QUEUED,
+                    phase="",
+                    done=0,
+                    total=0,
+                    error_code=None,
+                    error_detail=None,
+                    engine_wanted=engine,
+                )
             else:
                 self._database.execute(
                     "INSERT INTO documents"
-                    " (id, sha256, name, media_type, size_bytes, status, created_at, updated_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (identifier, sha256, name, media_type, size, QUEUED, now, now),
+                    " (id, sha256, name, media_type, size_bytes, status, engine_wanted, created_at, updated_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (identifier, sha256, name, media_type, size, QUEUED, engine, now, now),
                 )
         document = self.get(identifier)
         assert document is not None
