@@ -92,7 +92,12 @@ def test_an_interrupted_index_goes_on(tmp_path: Path, llm: FakeLanguageModel) ->
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    return subprocess.Popen([sys.executable, "-m", "pageindex_home", *arguments], env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pageindex_home", *arguments],
+        env=environment,
+        # Tests that are run in the background have Ctrl-C ignored, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def test_a_watched_folder_is_indexed_as_it_fills(tmp_path: Path) -> None:
