@@ -197,7 +197,7 @@ def test_ten_minutes_without_a_model_delay_an_index_and_cost_nothing(monkeypatch
 
     monkeypatch.setattr("pageindex_home.llm.time.monotonic", lambda: clock["now"])
     monkeypatch.setattr("pageindex_home.llm.asyncio.sleep", sleep)
-    text = "\n".join(f"# Part {n}\n" + "It rains over the garden all day and all night. " * 12 for n in range(8))
+    text = "\n".join(f"# Part {n}\n" + "It rains over the garden all day and all night. " * 20 for n in range(8))
 
     async def index() -> Index:
         llm = LanguageModel("http://model/v1", "m", transport=httpx.MockTransport(reply))
