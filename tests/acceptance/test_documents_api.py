@@ -170,8 +170,14 @@ def test_deletion_removes_every_trace(
         for mount in containers["pageindex"]["Mounts"]
         if mount["RW"] and mount["Type"] != "tmpfs"
     ]
-    look = "grep -rlaF -e %s -e %s %s"
-    assert host.run(look, marker, identifier, volume).stdout, f"the upload left no trace in {volume}"
+
+    def traces() -> list[str]:
+        # That it was there, by its id, and who deleted it, is what the audit log (access.sqlite3) is for.
+        named = host.run("grep -rlaF -e %s %s", marker, volume)
+        known = host.run("grep -rlaF --exclude=%s -e %s %s", "access.sqlite3*", identifier, volume)
+        return (named.stdout + known.stdout).split()
+
+    assert traces(), f"the upload left no trace in {volume}"
     address = f"{documents_url}/v1/documents/{identifier}"
     deleted, again, listing = http.send_all(
         [request(address, method="DELETE"), request(address), request(f"{documents_url}/v1/documents")]
@@ -179,6 +185,6 @@ def test_deletion_removes_every_trace(
     assert (deleted.status, again.status) == (204, 404), f"{deleted} {again}"
     assert identifier not in listing.body
     deadline = time.monotonic() + 10
-    while (left := host.run(look, marker, identifier, volume).stdout.split()) and time.monotonic() < deadline:
+    while (left := traces()) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left == []
