@@ -31,6 +31,9 @@ class FakeLanguageModel:
     unwilling  says that it is not found
     truncated  ends a streamed reply in the middle
     outage     503 to everything
+    busy       429 to every question
+    broken     500 to every question
+    tools      answers with the text of a tool call
     rejects    400 to everything
     """
 
@@ -112,6 +115,9 @@ class FakeLanguageModel:
         if self.mode == "outage":
             _send(handler, 503, {"error": "engine is starting"})
             return
+        if self.mode in ("busy", "broken"):
+            _send(handler, {"busy": 429, "broken": 500}[self.mode], {"error": self.mode})
+            return
         if self.mode == "rejects":
             _send(handler, 400, {"error": {"message": "I do not like this request"}})
             return
@@ -152,6 +158,8 @@ class FakeLanguageModel:
     def _reply(self, prompt: str, body: dict[str, Any]) -> str:
         if "response_format" in body:
             return self._structured(prompt, body["response_format"]["json_schema"]["schema"])
+        if self.mode == "tools":
+            return '<tool_call>\n{"name": "search", "arguments": {"query": "48213"}}\n</tool_call>'
         if self.mode == "invents":
             return "The number is 99999999."
         if self.mode == "fabricates" and not prompt.startswith("Summarise"):

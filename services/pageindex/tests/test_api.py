@@ -163,6 +163,28 @@ def test_other_errors_are_problems_too(client: TestClient) -> None:
         assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(("mode", "status"), [("busy", 503), ("broken", 503), ("rejects", 502)])
+def test_a_model_server_that_refuses_costs_neither_index_nor_service(
+    client: TestClient, upload: Upload, llm: FakeLanguageModel, mode: str, status: int
+) -> None:
+    llm.mode = mode
+    document = upload(PDF)
+    assert document["status"] == "ready"
+    question = {"question": sample_document.QUESTION}
+    refused = client.post("/v1/query", json=question)
+    assert refused.status_code == status and refused.headers["content-type"] == "application/problem+json"
+    llm.mode = "good"
+    assert "48213" in client.post("/v1/query", json=question).json()["answer"]
+
+
+def test_the_text_of_a_tool_call_is_no_answer(client: TestClient, upload: Upload, llm: FakeLanguageModel) -> None:
+    llm.mode = "tools"
+    upload(PDF)
+    answer = client.post("/v1/query", json={"question": sample_document.QUESTION}).json()
+    assert "tool_call" not in answer["answer"]
+    assert all(citation["verified"] for citation in answer["citations"])
+
+
 def test_health_readiness_and_metrics(client: TestClient, llm: FakeLanguageModel, upload: Upload) -> None:
     assert client.get("/healthz").json()["status"] == "ok"
     assert client.get("/health").status_code == 200
