@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -22,7 +22,7 @@ from starlette.datastructures import Headers
 
 from .access_records import AccessRecords
 from .asgi import Application, Message, Receive, Scope, Send
-from .keys import ADMIN, READ, WRITE, Key, KeyFile, KeyFileError
+from .keys import ADMIN, READ, WRITE, Key, KeyFile, KeyFileError, digest_of
 from .private_names import is_private
 from .problem_responses import problem_response
 from .problems import Problem
@@ -95,7 +95,7 @@ class Access:
 
     def key_of(self, secret: str) -> Key | None:
         """The key that *secret* is; None when there is none, or it has expired. Raises Problem."""
-        return _read(lambda: self.keys.find(secret))
+        return self._key_with(digest_of(secret))
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Caller | None:
         """Who sends a request that may be carried out; None where nobody need say. Raises Problem."""
@@ -139,7 +139,13 @@ class Access:
         token = session_token(headers)
         digest = self.records.session(token) if token else None
         # A key that was revoked or has expired takes its sessions with it.
-        return _read(lambda: self.keys.find_digest(digest)) if digest else None
+        return self._key_with(digest) if digest else None
+
+    def _key_with(self, digest: str) -> Key | None:
+        try:
+            return self.keys.find_digest(digest)
+        except KeyFileError as error:
+            raise Problem(503, "keys-unreadable", "Keys cannot be checked", f"{error}.") from error
 
     def _refuse_other_pages(self, method: str, headers: Mapping[str, str]) -> None:
         """Raise Problem for what somebody else's web page has a browser send."""
@@ -214,10 +220,3 @@ def session_token(headers: Mapping[str, str]) -> str:
     except CookieError:
         return ""
     return cookies[COOKIE].value if COOKIE in cookies else ""
-
-
-def _read(find: Callable[[], Key | None]) -> Key | None:
-    try:
-        return find()
-    except KeyFileError as error:
-        raise Problem(503, "keys-unreadable", "Keys cannot be checked", f"{error}.") from error

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .database import open_database
 from .extraction import Extract
 from .tree import Node, walk
 
@@ -97,13 +98,7 @@ class Store:
         for path in (self._documents, self.incoming):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(directory / "documents.sqlite3", check_same_thread=False, isolation_level=None)
-        self._database.row_factory = sqlite3.Row
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        # What is deleted is overwritten with zeros, not left in free pages.
-        self._database.execute("PRAGMA secure_delete=ON")
-        self._database.executescript(_SCHEMA)
+        self._database = open_database(directory / "documents.sqlite3", _SCHEMA)
         self._add_columns()
         self._sweep()
 
