@@ -15,6 +15,7 @@ from typing import Any
 
 NAME = "pageindex-llm"
 _CONTEXT_TOKENS = 32768
+_SECTION = re.compile(r"^\[(s\d+)\] ", re.MULTILINE)
 _PAGE = re.compile(r"^(?:\[page |<page_)(\d+)[\]>]\n", re.MULTILINE)
 
 
@@ -114,9 +115,15 @@ class CountingModel:
                 if " ".join(title.split()) in " ".join(text.split())
             ]
             return json.dumps({"sections": found} if "response_format" in body else {"subsections": found})
-        source = re.split(r"Text:|Subsection Titles and Summaries:", prompt, maxsplit=1)[-1]
-        summary = " ".join(source.split())[:400].rsplit(". ", 1)[0]
+        sections = _SECTION.split(prompt)[1:]
+        if sections:
+            return json.dumps({key: _summary(text) for key, text in zip(sections[::2], sections[1::2], strict=True)})
+        summary = _summary(re.split(r"Text:|Subsection Titles and Summaries:", prompt, maxsplit=1)[-1])
         return json.dumps({"summary": summary}) if "JSON" in prompt else summary
+
+
+def _summary(text: str) -> str:
+    return " ".join(text.split())[:400].rsplit(". ", 1)[0]
 
 
 def _json(value: object) -> bytes:

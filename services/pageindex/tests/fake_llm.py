@@ -26,6 +26,7 @@ class FakeLanguageModel:
     good       answers from the text in the prompt, keeps to the schema
     malformed  sends broken JSON where a schema is asked for
     foreign    sends well-formed JSON with ids and pages that were not offered
+    forgets    leaves the last of several sections out that it is to sum up
     invents    answers with a figure that stands nowhere
     fabricates makes up a quote out of the words of the question, as weak models do
     unwilling  says that it is not found
@@ -168,12 +169,22 @@ class FakeLanguageModel:
         if self.mode == "unwilling":
             return "<think>Hmm, let me see.</think>NOT FOUND"
         if prompt.startswith("Summarise"):
-            return prompt.split("Text:", 1)[1].strip().split("\n", 1)[-1].split(". ")[0]
+            return _summed_up(prompt.split("Text:", 1)[1])
         question = prompt.rsplit("Question:", 1)[-1]
         text = prompt.split("Text:", 1)[-1].rsplit("Question:", 1)[0]
         wanted = set(_WORD.findall(question.lower()))
         pieces = re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text)
         return max(pieces, key=lambda piece: len(wanted & set(_WORD.findall(piece.lower())))).strip()
+
+    def _summaries(self, prompt: str, keys: list[str]) -> str:
+        parts = re.split(r"^\[(s\d+)\] ", prompt, flags=re.MULTILINE)[1:]
+        said: dict[str, Any] = {key: _summed_up(text) for key, text in zip(parts[::2], parts[1::2], strict=True)}
+        assert list(said) == keys, f"sections {list(said)} in the text, {keys} in the schema"
+        if self.mode == "foreign":
+            said = {"s4711": "A section from nowhere.", keys[0]: 7, keys[-1]: " "}
+        if self.mode == "forgets":
+            del said[keys[-1]]
+        return json.dumps(said)
 
     def _structured(self, prompt: str, schema: dict[str, Any]) -> str:
         if self.mode == "malformed":
@@ -181,6 +192,8 @@ class FakeLanguageModel:
         if "node_ids" in schema["properties"]:
             offered = schema["properties"]["node_ids"]["items"]["enum"]
             return json.dumps({"node_ids": ["9999"] if self.mode == "foreign" else [offered[-1]]})
+        if "s1" in schema["properties"]:
+            return self._summaries(prompt, list(schema["properties"]))
         if self.mode == "foreign":
             return json.dumps({"sections": [{"title": "A title from nowhere", "page": 4711}, "junk", None]})
         sections = []
@@ -188,6 +201,11 @@ class FakeLanguageModel:
             number, _, text = block.partition("]\n")
             sections.append({"title": text.strip().split("\n")[0][:60], "page": int(number), "line": int(number)})
         return json.dumps({"sections": sections})
+
+
+def _summed_up(section: str) -> str:
+    """The first sentence below a title."""
+    return section.strip().split("\n", 1)[-1].split(". ")[0]
 
 
 def count_tokens(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from documents import flat_pdf
 from fake_llm import FakeLanguageModel
 from pageindex_home import tree
-from pageindex_home.engine import HomeEngine, Index, believable_summary, fit
+from pageindex_home.engine import HomeEngine, Index
 from pageindex_home.extraction import PDF, Extract, detect_media_type, extract, extract_text
-from pageindex_home.llm import LanguageModel
+from pageindex_home.journal import Journal
+from pageindex_home.llm import LanguageModel, estimate_tokens, fit
+from pageindex_home.summaries import believable_summary
 
 from tests.acceptance import sample_document
 
@@ -87,6 +90,121 @@ def test_concurrency_is_bounded(llm: FakeLanguageModel, tmp_path: Path) -> None:
     build(llm, extract_text(long_text, markdown=True), concurrency=3)
     assert len(llm.requests) == 20
     assert llm.most_running == 3
+
+
+PARTS = [f"Sentence number {n} tells of gate {n} in the north wall. " * 18 for n in range(12)]
+NEIGHBOURS = extract_text("\n".join(f"# Part {n}\n{text}" for n, text in enumerate(PARTS)), markdown=True)
+
+
+def summaries_of(index: Index) -> list[str]:
+    return [node["summary"] for node in tree.walk(index.nodes)]
+
+
+def test_neighbouring_sections_are_summed_up_in_one_request(llm: FakeLanguageModel) -> None:
+    llm.context_tokens = 32768
+    index = build(llm, NEIGHBOURS)
+    assert summaries_of(index) == [f"Sentence number {n} tells of gate {n} in the north wall" for n in range(12)]
+    # 2,000 tokens, carefully estimated, hold four sections of a thousand characters.
+    assert len(llm.requests) == 3
+    for request in llm.requests:
+        schema = request["response_format"]["json_schema"]["schema"]
+        assert list(schema["properties"]) == schema["required"] == ["s1", "s2", "s3", "s4"]
+        assert schema["additionalProperties"] is False
+        assert estimate_tokens(request["messages"][0]["content"]) < 2100
+
+
+def test_groups_are_bounded(llm: FakeLanguageModel) -> None:
+    llm.context_tokens = 32768
+    short = "\n".join(f"# Part {n}\n" + f"{n} tells something new. " * 36 for n in range(7))
+    long = "# Long\n" + "One tells a great many things. " * 200
+    build(llm, extract_text(f"{short}\n{long}\n{short}", markdown=True), concurrency=1)
+    # The long one is asked about as it always was, and keeps its neighbours apart.
+    assert sorted(len(re.findall(r"^\[s", prompt, re.MULTILINE)) for prompt in llm.prompts()) == [0, 2, 2, 5, 5]
+    assert sum("response_format" not in request for request in llm.requests) == 1
+
+
+def test_sections_of_the_same_height_are_summed_up_together(llm: FakeLanguageModel) -> None:
+    llm.context_tokens = 32768
+    leaf = "It tells of a gate in the north wall, and of the keeper who shuts it at night in winter. "
+    text = "".join(
+        f"# Chapter {n}\n" + "".join(f"## Part {n}.{part}\n{leaf * 8}\n" for part in range(4)) for n in range(3)
+    )
+    index = build(llm, extract_text(text, markdown=True))
+    assert len(llm.requests) == 1, "the leaves are short, the chapters are summed up by them"
+    assert [node["title"] for node in index.nodes] == ["Chapter 0", "Chapter 1", "Chapter 2"]
+    assert index.nodes[0]["summary"].startswith("Part 0.0: It tells of a gate")
+
+
+def test_a_small_model_is_asked_about_one_section_at_a_time(llm: FakeLanguageModel) -> None:
+    build(llm, NEIGHBOURS)
+    assert len(llm.requests) == 12 and llm.overflows == 0
+    assert not any("response_format" in request for request in llm.requests)
+
+
+@pytest.mark.parametrize(("mode", "requests"), [("malformed", 12), ("foreign", 12), ("forgets", 3)])
+def test_what_a_grouped_reply_lacks_is_asked_alone(llm: FakeLanguageModel, mode: str, requests: int) -> None:
+    llm.context_tokens, llm.mode = 32768, mode
+    index = build(llm, NEIGHBOURS, concurrency=1)
+    assert summaries_of(index) == [f"Sentence number {n} tells of gate {n} in the north wall" for n in range(12)]
+    assert index.warnings == []
+    together = [request for request in llm.requests if "response_format" in request]
+    assert (len(together), len(llm.requests) - len(together)) == (3, requests)
+
+
+def test_after_some_bad_replies_no_more_groups_are_made(llm: FakeLanguageModel) -> None:
+    llm.context_tokens, llm.mode = 32768, "malformed"
+    text = "\n".join(f"# Part {n}\n{PARTS[0]}" for n in range(60))
+    build(llm, extract_text(text, markdown=True), concurrency=1)
+    # Three, and one more that each of the two workers may have had in hand.
+    assert sum("response_format" in request for request in llm.requests) <= 5
+    assert len(llm.requests) <= 65
+
+
+def test_a_summary_that_cannot_be_believed_does_not_spoil_its_neighbours(
+    llm: FakeLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm.context_tokens = 32768
+    monkeypatch.setattr(
+        llm, "_summaries", lambda prompt, keys: json.dumps(dict.fromkeys(keys, "Gate 4 stands in the wall"))
+    )
+    index = build(llm, NEIGHBOURS)
+    believed = [summary == "Gate 4 stands in the wall" for summary in summaries_of(index)]
+    assert believed == [n == 4 for n in range(12)], "of the others the text has no 4"
+    assert all(summary.startswith("Sentence number") for n, summary in enumerate(summaries_of(index)) if n != 4)
+    assert len(llm.requests) == 3
+
+
+def test_progress_counts_sections_whatever_the_groups(llm: FakeLanguageModel) -> None:
+    llm.context_tokens = 32768
+    seen: list[tuple[str, int, int]] = []
+
+    async def run() -> None:
+        client = LanguageModel(llm.url, "pageindex-llm", timeout=5.0)
+        await HomeEngine(client, patience=0.3).build(NEIGHBOURS, lambda *step: seen.append(step))
+        await client.close()
+
+    asyncio.run(run())
+    assert seen == [("summaries", done, 12) for done in range(13)]
+
+
+def test_groups_are_made_of_what_the_journal_does_not_know(llm: FakeLanguageModel) -> None:
+    llm.context_tokens = 32768
+    journal = Journal()
+
+    async def run() -> Index:
+        client = LanguageModel(llm.url, "pageindex-llm", timeout=5.0)
+        try:
+            return await HomeEngine(client, patience=0.3).build(NEIGHBOURS, lambda *_: None, journal)
+        finally:
+            await client.close()
+
+    expected = summaries_of(asyncio.run(run()))
+    assert len(journal) == 12
+    for key in list(journal._found)[1::2]:
+        del journal._found[key]
+    llm.requests.clear()
+    assert summaries_of(asyncio.run(run())) == expected
+    assert len(llm.requests) == 2
 
 
 def test_extracted_summaries_need_no_model(llm: FakeLanguageModel) -> None:

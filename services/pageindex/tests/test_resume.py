@@ -31,19 +31,22 @@ def structure(client: httpx.Client, identifier: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "data"), [("garden.md", MARKDOWN), ("flat.pdf", FLAT)], ids=["summaries", "sections and summaries"]
 )
+@pytest.mark.parametrize("context", [2048, 32768], ids=["one at a time", "in groups"])
 def test_killed_twice_it_asks_for_little_more_than_undisturbed(
-    llm: FakeLanguageModel, tmp_path: Path, name: str, data: bytes
+    llm: FakeLanguageModel, tmp_path: Path, name: str, data: bytes, context: int
 ) -> None:
+    llm.context_tokens = context
     with service(tmp_path / "undisturbed", llm, llm_concurrency=str(CONCURRENCY)) as (_, client):
         expected = structure(client, upload(client, name, data))
     undisturbed = len(llm.requests)
-    assert undisturbed >= SECTIONS
+    assert undisturbed >= SECTIONS / 4
+    assert (undisturbed < SECTIONS) == (context > 2048)
 
     llm.requests.clear()
     llm.delay = 0.1
     disturbed = tmp_path / "disturbed"
     identifier = ""
-    for enough in (5, undisturbed // 2):
+    for enough in (4, undisturbed // 2):
         with service(disturbed, llm, llm_concurrency=str(CONCURRENCY)) as (process, client):
             identifier = identifier or upload(client, name, data)
             await_until(lambda: len(llm.requests) >= enough, "the model to be asked")  # noqa: B023

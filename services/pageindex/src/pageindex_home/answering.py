@@ -20,16 +20,17 @@ from typing import Any
 
 from . import tree
 from .citations import Quote, Reading, Support, find_support, invented_names, quote_stands
-from .engine import fit
 from .extraction import Extract
 from .lexical import Ranking
 from .llm import (
+    LARGE_CONTEXT_TOKENS,
     Completion,
     ContextOverflow,
     LanguageModel,
     LanguageModelError,
     LanguageModelUnavailable,
     estimate_tokens,
+    fit,
     room_for_text,
 )
 from .settings import Settings
@@ -37,8 +38,6 @@ from .text import content_terms, is_figure, normalise, sentences, tidy, words
 
 NOT_FOUND = "not found in the documents"
 
-#: Below this context a model is taken for a small one: plain prompt, less text, lexical check of the subject.
-LARGE_CONTEXT_TOKENS = 8192
 _PIECE = 900  # characters
 _CHOICE_TOKENS = 96
 _MOST_CHOICES = 3

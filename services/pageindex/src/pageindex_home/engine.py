@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,36 +14,18 @@ from . import tree
 from .extraction import Extract, Heading, Segment
 from .journal import Journal
 from .llm import (
-    ContextOverflow,
     LanguageModel,
     LanguageModelError,
     LanguageModelUnavailable,
     estimate_tokens,
+    fit,
     room_for_text,
 )
-from .text import (
-    content_terms,
-    first_sentences,
-    is_figure,
-    normalise,
-    tidy,
-    without_lines,
-    without_markup,
-    words,
-)
-
-#: ``progress(phase, done, total)``
-Progress = Callable[[str, int, int], None]
+from .summaries import Progress, Summaries
+from .text import content_terms, normalise, tidy
 
 _WINDOW_PAGES = 4
-_SUMMARY_TOKENS = 90
 _SECTIONS_TOKENS = 400
-_SUMMARY_TEXT_TOKENS = 3000
-#: Characters, about 200 tokens: what is shorter, its first sentences tell as well as a summary would.
-_LEAST_SUMMARISED = 800
-#: How far the first sentences of a section are looked for: characters, and headings below it that are left out.
-_BEGINNING = 6000
-_MOST_TITLES = 100
 
 
 @dataclass
@@ -102,8 +83,11 @@ class HomeEngine:
         journal = journal if journal is not None else Journal()
         headings = extract.headings or await self._proposed_headings(extract, progress, warnings, journal)
         nodes = tree.from_headings(headings, extract.last) or fixed_windows(extract)
-        await self._summarise(nodes, extract, progress, warnings, journal)
-        return Index(nodes, warnings)
+        summaries = Summaries(
+            self._llm if self._summaries == "llm" else None, extract, nodes, journal, progress, patience=self._patience
+        )
+        await summaries.write()
+        return Index(nodes, warnings + summaries.warnings)
 
     async def _proposed_headings(
         self, extract: Extract, progress: Progress, warnings: list[str], journal: Journal
@@ -154,7 +138,7 @@ class HomeEngine:
         share = max(40, min(room, 6000) // len(window))
         parts = []
         for segment in window:
-            text = await self._fitted(segment.text, share)
+            text = await fit(self._llm, segment.text, share)
             parts.append(f"[{extract.unit} {segment.start}]\n{text}")
         schema = {
             "type": "object",
@@ -184,90 +168,6 @@ class HomeEngine:
         )
         return believable_sections(reply, extract.unit, window)
 
-    async def _summarise(
-        self, nodes: list[tree.Node], extract: Extract, progress: Progress, warnings: list[str], journal: Journal
-    ) -> None:
-        """Fill in summaries bottom-up; a node whose summary fails gets its first sentences."""
-        every = list(tree.walk(nodes))
-        headings = Headings(nodes)
-        done = 0
-        away = False
-
-        async def visit(node: tree.Node) -> None:
-            await asyncio.gather(*(visit(child) for child in node["nodes"]))
-            async with self._few():
-                await summarise(node)
-
-        async def summarise(node: tree.Node) -> None:
-            nonlocal done, away
-            own_text = section_text(
-                node, extract.text_between(node["start_index"], node["end_index"]), headings, extract.unit
-            )
-            if node["nodes"]:
-                source = "\n".join(f"{child['title']}: {child['summary']}" for child in node["nodes"])
-            else:
-                source = own_text
-            fallback = beginning(node, own_text, headings, extract.unit)
-            node["summary"] = fallback
-            key = f"summary {node['start_index']}-{node['end_index']} {node['node_id']} {node['title']}"
-            kept = journal.recall(key)
-            if kept is not None:
-                node["summary"] = kept or fallback
-            elif self._summaries == "llm" and not away and len(source) > _LEAST_SUMMARISED:
-                try:
-                    summary = await self._summary(node["title"], source)
-                    await journal.keep(key, summary)
-                    node["summary"] = summary or fallback
-                except LanguageModelUnavailable as error:
-                    away = True
-                    warnings.append(f"summaries: model server unavailable ({error}); first sentences used")
-                except LanguageModelError as error:
-                    warnings.append(f"summary of {node['node_id']}: {error}")
-            done += 1
-            progress("summaries", done, len(every))
-
-        progress("summaries", 0, len(every))
-        await asyncio.gather(*(visit(node) for node in nodes))
-
-    async def _summary(self, title: str, source: str) -> str:
-        instruction = "Summarise the text in one sentence."
-        room = room_for_text(
-            await self._llm.context_tokens(), _SUMMARY_TOKENS, estimate_tokens(instruction + title) + 20
-        )
-        text = await self._fitted(source, min(room, _SUMMARY_TEXT_TOKENS))
-        for _ in range(4):
-            prompt = f"{instruction}\n\nText: {title}\n{tidy(text)}"
-            try:
-                completion = await self._llm.chat(
-                    [{"role": "user", "content": prompt}], max_tokens=_SUMMARY_TOKENS, patience=self._patience
-                )
-            except ContextOverflow:
-                text = text[: len(text) // 2]
-                continue
-            summary = tidy(completion.text)
-            if completion.finish_reason == "length":
-                summary = re.sub(r"(?<=[.!?])\s+[^.!?]*$", "", summary)
-            return summary if believable_summary(summary, f"{title}\n{source}") else ""
-        return ""
-
-    async def _fitted(self, text: str, tokens: int) -> str:
-        """The beginning of *text* within *tokens*."""
-        return await fit(self._llm, text, tokens)
-
-
-async def fit(llm: LanguageModel, text: str, tokens: int) -> str:
-    """The beginning of *text* that is at most *tokens* long, cut between words."""
-    text = text[: tokens * 10]  # hardly any text has more characters a token; keeps the count cheap
-    for _ in range(6):
-        if not text or estimate_tokens(text) <= tokens:
-            return text
-        count = await llm.count_tokens(text)
-        if count <= tokens:
-            return text
-        keep = int(len(text) * tokens / count * 0.97)
-        text = text[:keep].rsplit(None, 1)[0] if keep > 0 and " " in text[:keep] else text[:keep]
-    return text[: int(tokens * 0.8)]  # one token a character: nothing is longer
-
 
 def believable_sections(reply: dict[str, object], unit: str, window: list[Segment]) -> list[Heading]:
     """Proposed sections whose title really stands on the page they name, in order, each once."""
@@ -293,51 +193,6 @@ def believable_sections(reply: dict[str, object], unit: str, window: list[Segmen
     )
 
 
-def believable_summary(summary: str, source: str) -> bool:
-    """Whether a summary says nothing that its source does not: figures must occur, most words too."""
-    told = set(content_terms(summary))
-    if not len(told) >= 3 or len(summary) > 900:
-        return False
-    plain = normalise(source)
-    if any(is_figure(word) and word not in plain for word in words(summary)):
-        return False
-    return len(told & set(content_terms(source))) >= len(told) * 0.5
-
-
-def section_text(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
-    """Of the *text* of the pages that a section is on, what is between its title and the next section's."""
-    text = _without_title(text, node["title"]) or text
-    following = headings.after(node)
-    if following and following["start_index"] == node["end_index"] and unit == "page":
-        text = _before_title(text, following["title"]) or text
-    return text
-
-
-def beginning(node: tree.Node, text: str, headings: Headings, unit: str) -> str:
-    """The first sentences of a section's *text*, without markup and without the headings in it."""
-    text = text[:_BEGINNING]
-    if unit == "line":
-        return first_sentences(without_markup(text))
-    return first_sentences(without_lines(text, headings.within(node)) or text)
-
-
-class Headings:
-    """The titles of all sections of a tree, in document order."""
-
-    def __init__(self, nodes: list[tree.Node]) -> None:
-        self._every = list(tree.walk(nodes))
-        self._place = {node["node_id"]: place for place, node in enumerate(self._every)}
-
-    def after(self, node: tree.Node) -> tree.Node | None:
-        """The first section behind *node* and all that is below it."""
-        place = self._place[node["node_id"]] + sum(1 for _ in tree.walk([node]))
-        return self._every[place] if place < len(self._every) else None
-
-    def within(self, node: tree.Node) -> list[str]:
-        """Titles of the first sections below *node*."""
-        return [below["title"] for below in islice(tree.walk(node["nodes"]), _MOST_TITLES)]
-
-
 def fixed_windows(extract: Extract) -> list[tree.Node]:
     """Sections of a fixed number of pages: the structure that never fails."""
     nodes = [tree.new_node(window_title(window), window[0].start, window[-1].end) for window in _windows(extract)]
@@ -360,23 +215,3 @@ def _windows(extract: Extract) -> list[list[Segment]]:
     segments = extract.segments
     size = _WINDOW_PAGES if len(segments) > _WINDOW_PAGES else 1
     return [segments[start : start + size] for start in range(0, len(segments), size)]
-
-
-def _without_title(text: str, title: str) -> str:
-    """*text* from behind its *title*: the line that it is, or else its first occurrence."""
-    match = _line_of(title, text[:_BEGINNING]) or re.search(_spaced(title), text[:_BEGINNING])
-    return text[match.end() :] if match else text
-
-
-def _before_title(text: str, title: str) -> str:
-    """*text* up to the line that is *title*."""
-    match = _line_of(title, text)
-    return text[: match.start()] if match else text
-
-
-def _line_of(title: str, text: str) -> re.Match[str] | None:
-    return re.search(rf"^[ \t]*{_spaced(title)}[ \t]*$", text, re.MULTILINE)
-
-
-def _spaced(title: str) -> str:
-    return r"\s+".join(map(re.escape, title.split()))

@@ -19,6 +19,8 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: Below this context a model is taken for a small one: plain prompts, less text, more checks.
+LARGE_CONTEXT_TOKENS = 8192
 #: Taken when neither the server nor the settings tell the context size.
 FALLBACK_CONTEXT_TOKENS = 4096
 _CONTEXT_CACHE_SECONDS = 30.0
@@ -291,6 +293,20 @@ def estimate_tokens(text: str) -> int:
 def room_for_text(context_tokens: int, answer_tokens: int, instruction_tokens: int) -> int:
     """Tokens left for document text in a prompt."""
     return max(0, context_tokens - answer_tokens - instruction_tokens - _TEMPLATE_TOKENS)
+
+
+async def fit(llm: LanguageModel, text: str, tokens: int) -> str:
+    """The beginning of *text* that is at most *tokens* long, cut between words."""
+    text = text[: tokens * 10]  # hardly any text has more characters a token; keeps the count cheap
+    for _ in range(6):
+        if not text or estimate_tokens(text) <= tokens:
+            return text
+        count = await llm.count_tokens(text)
+        if count <= tokens:
+            return text
+        keep = int(len(text) * tokens / count * 0.97)
+        text = text[:keep].rsplit(None, 1)[0] if keep > 0 and " " in text[:keep] else text[:keep]
+    return text[: int(tokens * 0.8)]  # one token a character: nothing is longer
 
 
 def parse_object(text: str) -> dict[str, Any]:

@@ -79,6 +79,22 @@ def walk(nodes: list[Node]) -> Iterator[Node]:
         yield from walk(node["nodes"])
 
 
+def by_height(nodes: list[Node]) -> list[list[Node]]:
+    """All nodes, those with nothing below them first, each level in document order."""
+    levels: list[list[Node]] = []
+
+    def visit(node: Node) -> int:
+        height = 1 + max((visit(child) for child in node["nodes"]), default=-1)
+        if height == len(levels):
+            levels.append([])
+        levels[height].append(node)
+        return height
+
+    for node in nodes:
+        visit(node)
+    return levels
+
+
 def imported(nodes: Any, last: int) -> list[Node]:
     """A tree from elsewhere, in PageIndex's format, for a document of ``1..last``; unknown keys are left out.
 
