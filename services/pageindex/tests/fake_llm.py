@@ -36,10 +36,15 @@ class FakeLanguageModel:
     broken     500 to every question
     tools      answers with the text of a tool call
     rejects    400 to everything
+
+    *insight* is a word that it knows to be what is asked about, though the question does not have it: it chooses the
+    sections whose line in the outline has it, none where it may, and answers with the sentence that has it. What holds
+    *refused* is met with 400.
     """
 
     def __init__(self, *, context_tokens: int = 2048, has_tokenizer: bool = True) -> None:
         self.mode = "good"
+        self.insight = self.refused = ""
         self.delay = 0.0
         self.pause = 0.0  # between the pieces of a streamed reply
         self.context_tokens = context_tokens
@@ -119,10 +124,10 @@ class FakeLanguageModel:
         if self.mode in ("busy", "broken"):
             _send(handler, {"busy": 429, "broken": 500}[self.mode], {"error": self.mode})
             return
-        if self.mode == "rejects":
+        prompt = body["messages"][-1]["content"]
+        if self.mode == "rejects" or (self.refused and self.refused in prompt):
             _send(handler, 400, {"error": {"message": "I do not like this request"}})
             return
-        prompt = body["messages"][-1]["content"]
         prompt_tokens = count_tokens(prompt) + 12
         if prompt_tokens + body.get("max_tokens", 0) > self.context_tokens:
             self.overflows += 1
@@ -174,6 +179,8 @@ class FakeLanguageModel:
         text = prompt.split("Text:", 1)[-1].rsplit("Question:", 1)[0]
         wanted = set(_WORD.findall(question.lower()))
         pieces = re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text)
+        if self.insight:
+            pieces = [piece for piece in pieces if self.insight in piece] or ["NOT FOUND"]
         return max(pieces, key=lambda piece: len(wanted & set(_WORD.findall(piece.lower())))).strip()
 
     def _summaries(self, prompt: str, keys: list[str]) -> str:
@@ -191,6 +198,11 @@ class FakeLanguageModel:
             return '{"node_ids": ["0001", "sections": [{"title": "x'
         if "node_ids" in schema["properties"]:
             offered = schema["properties"]["node_ids"]["items"]["enum"]
+            if self.insight:
+                lines = [line for line in prompt.split("\n") if self.insight in line]
+                known = [key for key in offered if any(line.startswith(f"{key}: ") for line in lines)]
+                none = [] if schema["properties"]["node_ids"]["minItems"] == 0 else offered[-1:]
+                return json.dumps({"node_ids": known[:3] or none})
             return json.dumps({"node_ids": ["9999"] if self.mode == "foreign" else [offered[-1]]})
         if "s1" in schema["properties"]:
             return self._summaries(prompt, list(schema["properties"]))

@@ -1,7 +1,7 @@
 """From a question to an answer with checked citations.
 
 1. candidates: BM25 over the pages (lexical prior) joined with nodes that the model picks out of an
-   enumeration under a JSON schema; neither can leave the documents;
+   enumeration under a JSON schema (:mod:`pageindex_home.choosing`); neither can leave the documents;
 2. reading: the best pages, as many as the served context holds;
 3. answer: from that text alone;
 4. evidence: the sentences that carry the answer, checked (:mod:`pageindex_home.citations`).
@@ -16,9 +16,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from . import tree
+from .choosing import Candidate, candidates, choose
 from .citations import Quote, Reading, Support, find_support, invented_names, quote_stands
 from .extraction import Extract
 from .lexical import Ranking
@@ -39,8 +41,6 @@ from .text import content_terms, is_figure, normalise, sentences, tidy, words
 NOT_FOUND = "not found in the documents"
 
 _PIECE = 900  # characters
-_CHOICE_TOKENS = 96
-_MOST_CHOICES = 3
 _CHOSEN_BONUS = 0.25
 _SUBJECT_COVERAGE = 0.4
 _POINT = 0.6
@@ -53,7 +53,6 @@ _NUMBERS = frozenset(
     "two three four five six seven eight nine ten eleven twelve dozen twenty thirty forty fifty sixty seventy eighty "
     "ninety hundred thousand million half third quarter once twice nothing none".split()
 )
-_MOST_CANDIDATE_NODES = 60
 _KEPT_RANKINGS = 4
 
 
@@ -84,13 +83,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run of sentences of one segment: what is ranked and read."""
+    """A run of sentences of one segment: what is ranked and read; *path* are the sections around it, innermost last."""
 
     document: int
     segment: int
     position: int
     start: int
     text: str
+    path: Sequence[tree.Node]
 
 
 class Trace:
@@ -162,11 +162,7 @@ class Answerer:
         key = tuple((source.id, source.version) for source in sources)
         if key not in self._rankings:
             pieces = _pieces(sources)
-            paths = [tree.paths(source.nodes) for source in sources]
-            texts = []
-            for piece in pieces:
-                path = paths[piece.document].get(piece.position, [])
-                texts.append(f"{_headed(sources[piece.document], path)} {piece.text}")
+            texts = [f"{_headed(sources[piece.document], piece.path)} {piece.text}" for piece in pieces]
             self._rankings[key] = (pieces, Ranking(texts))
             while len(self._rankings) > _KEPT_RANKINGS:
                 self._rankings.popitem(last=False)
@@ -203,13 +199,22 @@ class Answerer:
             scores = [score / best for score in scores]
             entry.update(pieces=len(pieces), matching=sum(score > 0 for score in scores))
 
+        order = sorted(range(len(pieces)), key=lambda index: -scores[index])
         with trace.step("choose") as entry:
             try:
-                chosen = await self._choose(question, sources, pieces, scores, context, trace)
-                entry["nodes"] = [f"{sources[d].id}#{node['node_id']}" for d, node in chosen]
-                for index, piece in enumerate(pieces):
-                    if any(d == piece.document and _covers(node, piece.position) for d, node in chosen):
-                        scores[index] += _CHOSEN_BONUS
+                every = candidates([source.nodes for source in sources])
+                chosen = await choose(
+                    self._llm,
+                    question,
+                    every,
+                    _likely(every, pieces, scores, order),
+                    most_tokens=self._reading_tokens,
+                    patience=self._patience,
+                    count=trace.count,
+                    told=entry,
+                )
+                entry["nodes"] = [f"{sources[one.document].id}#{one.node['node_id']}" for one in chosen]
+                order = _joined(pieces, scores, order, chosen, large)
             except LanguageModelUnavailable:
                 raise
             except LanguageModelError as error:
@@ -218,7 +223,6 @@ class Answerer:
         answer_tokens = min(self._answer_tokens, max(48, context // 8), 400 if large else 96)
         room = room_for_text(context, answer_tokens, estimate_tokens(_prompt(question, "", large)))
         room = min(room, self._reading_tokens)
-        order = sorted(range(len(pieces)), key=lambda index: -scores[index])
         # A small model reads a page or two well and more badly: first a lot, then only the best.
         rounds = [room] if large else [min(room, 900), min(room, 350), min(room, 150)]
         for tokens in rounds:
@@ -249,64 +253,6 @@ class Answerer:
                 citations = _citations(Support([stated], True), readings, sources)
                 return Answer(stated.text, True, citations, trace.to_json(self._llm.model))
         return Answer(NOT_FOUND, False, [], trace.to_json(self._llm.model))
-
-    async def _choose(
-        self,
-        question: str,
-        sources: Sequence[Source],
-        pieces: Sequence[_Piece],
-        scores: Sequence[float],
-        context: int,
-        trace: Trace,
-    ) -> list[tuple[int, tree.Node]]:
-        """Nodes that the model picks; only those it was offered can come back."""
-        offered = _offer(sources, pieces, scores)
-        if len(offered) < 2:
-            return offered
-        instruction = "Which sections answer the question? Reply with their ids."
-        room = room_for_text(context, _CHOICE_TOKENS, estimate_tokens(instruction + question) + 20)
-        lines: dict[str, str] = {}
-        keys: dict[str, tuple[int, tree.Node]] = {}
-        used = 0
-        for document, node in offered:
-            key = node["node_id"] if len(sources) == 1 else f"{document}.{node['node_id']}"
-            line = f"{key}: {node['title'][:100]}"
-            if node["summary"] and context >= LARGE_CONTEXT_TOKENS:
-                line += f" - {node['summary'][:200]}"
-            cost = estimate_tokens(line) + 1
-            if used + cost > room:
-                break
-            used += cost
-            lines[key] = line
-            keys[key] = (document, node)
-        if not keys:
-            return []
-        schema = {
-            "type": "object",
-            "properties": {
-                "node_ids": {
-                    "type": "array",
-                    "items": {"type": "string", "enum": list(keys)},
-                    "minItems": 1,
-                    "maxItems": _MOST_CHOICES,
-                }
-            },
-            "required": ["node_ids"],
-            "additionalProperties": False,
-        }
-        # The outline first and the same for every question: a server's prefix cache can keep it.
-        ordered = "\n".join(lines[key] for key in sorted(lines))
-        content = f"Sections:\n{ordered}\n\n{instruction}\nQuestion: {question}"
-        reply, completion = await self._llm.structured(
-            [{"role": "user", "content": content}],
-            schema=schema,
-            max_tokens=_CHOICE_TOKENS,
-            patience=self._patience,
-        )
-        trace.count(completion)
-        wanted = reply.get("node_ids")
-        wanted = wanted if isinstance(wanted, list) else []
-        return [keys[key] for key in dict.fromkeys(map(str, wanted)) if key in keys][:_MOST_CHOICES]
 
     async def _read(
         self,
@@ -533,6 +479,7 @@ def _pieces(sources: Sequence[Source]) -> list[_Piece]:
     pieces = []
     for document, source in enumerate(sources):
         by_line = source.extract.unit == "line"
+        paths = tree.paths(source.nodes)
         for number, segment in enumerate(source.extract.segments):
             spans = sentences(segment.text)
             first = 0
@@ -542,25 +489,53 @@ def _pieces(sources: Sequence[Source]) -> list[_Piece]:
                     last += 1
                 start, end = spans[first].start, spans[last].end
                 position = segment.start + (segment.text.count("\n", 0, start) if by_line else 0)
-                pieces.append(_Piece(document, number, position, start, segment.text[start:end]))
+                path = paths.get(position, [])
+                pieces.append(_Piece(document, number, position, start, segment.text[start:end], path))
                 first = last + 1
     return pieces
 
 
-def _offer(sources: Sequence[Source], pieces: Sequence[_Piece], scores: Sequence[float]) -> list[tuple[int, tree.Node]]:
-    """Nodes to choose from: all of a small tree; of a large one those with the best pages."""
-    every = [(document, node) for document, source in enumerate(sources) for node in tree.walk(source.nodes)]
-    if len(every) <= _MOST_CANDIDATE_NODES:
-        return every
-    picked: dict[tuple[int, str], tuple[int, tree.Node]] = {}
-    for index in sorted(range(len(pieces)), key=lambda index: -scores[index]):
-        if len(picked) >= _MOST_CANDIDATE_NODES:
-            break
+def _likely(
+    every: Sequence[Candidate], pieces: Sequence[_Piece], scores: Sequence[float], order: Sequence[int]
+) -> list[Candidate]:
+    """The sections of the pieces that share a word with the question, in their *order*."""
+    of_node = {(candidate.document, candidate.node["node_id"]): candidate for candidate in every}
+    found: dict[int, Candidate] = {}
+    for index in order:
         piece = pieces[index]
-        node = tree.deepest_at(sources[piece.document].nodes, piece.position)
-        if node:
-            picked.setdefault((piece.document, node["node_id"]), (piece.document, node))
-    return list(picked.values())
+        if scores[index] > 0 and piece.path:
+            candidate = of_node[piece.document, piece.path[-1]["node_id"]]
+            found.setdefault(candidate.place, candidate)
+    return list(found.values())
+
+
+def _joined(
+    pieces: Sequence[_Piece],
+    scores: Sequence[float],
+    order: Sequence[int],
+    chosen: Sequence[Candidate],
+    large: bool,
+) -> list[int]:
+    """The *order* of pieces by words with what the model has chosen; neither can hide the other.
+
+    The choice of a small model is a hint. Of a large one's the pieces come in turn with those that words found, a
+    piece of each section before a second of any: a section with none of the question's words is read as well.
+    """
+    of_each = [
+        [
+            index
+            for index in order
+            if one.document == pieces[index].document and _covers(one.node, pieces[index].position)
+        ]
+        for one in chosen
+    ]
+    if not large:
+        picked = {index for indices in of_each for index in indices}
+        return sorted(
+            range(len(pieces)), key=lambda index: -(scores[index] + (_CHOSEN_BONUS if index in picked else 0.0))
+        )
+    in_turn = [index for turn in zip_longest(*of_each) for index in turn if index is not None]
+    return list(dict.fromkeys(index for pair in zip_longest(in_turn, order) for index in pair if index is not None))
 
 
 def _titles(source: Source, position: int) -> str:
