@@ -37,6 +37,7 @@ class FakeLanguageModel:
     tools      answers with the text of a tool call
     rejects    400 to everything
 
+    *rewritten* is what it makes of a question that others came before; the question itself when it is empty.
     *insight* is a word that it knows to be what is asked about, though the question does not have it: it chooses the
     sections whose line in the outline has it, none where it may, and answers with the sentence that has it. What holds
     *refused* is met with 400.
@@ -44,7 +45,7 @@ class FakeLanguageModel:
 
     def __init__(self, *, context_tokens: int = 2048, has_tokenizer: bool = True) -> None:
         self.mode = "good"
-        self.insight = self.refused = ""
+        self.insight = self.refused = self.rewritten = ""
         self.delay = 0.0
         self.pause = 0.0  # between the pieces of a streamed reply
         self.context_tokens = context_tokens
@@ -196,6 +197,8 @@ class FakeLanguageModel:
     def _structured(self, prompt: str, schema: dict[str, Any]) -> str:
         if self.mode == "malformed":
             return '{"node_ids": ["0001", "sections": [{"title": "x'
+        if "question" in schema["properties"]:
+            return json.dumps({"question": self.rewritten or prompt.rsplit("Last question: ", 1)[1]})
         if "node_ids" in schema["properties"]:
             offered = schema["properties"]["node_ids"]["items"]["enum"]
             if self.insight:

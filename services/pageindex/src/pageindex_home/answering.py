@@ -1,5 +1,6 @@
 """From a question to an answer with checked citations.
 
+0. in a conversation the question is made to stand alone (:mod:`pageindex_home.conversation`);
 1. candidates: BM25 over the pages (lexical prior) joined with nodes that the model picks out of an
    enumeration under a JSON schema (:mod:`pageindex_home.choosing`); neither can leave the documents;
 2. reading: the best pages, as many as the served context holds;
@@ -22,6 +23,7 @@ from typing import Any
 from . import tree
 from .choosing import Candidate, candidates, choose
 from .citations import Quote, Reading, Support, find_support, invented_names, quote_stands
+from .conversation import standalone
 from .extraction import Extract
 from .lexical import Ranking
 from .llm import (
@@ -31,6 +33,7 @@ from .llm import (
     LanguageModel,
     LanguageModelError,
     LanguageModelUnavailable,
+    Message,
     estimate_tokens,
     fit,
     room_for_text,
@@ -180,8 +183,11 @@ class Answerer:
         sources: Sequence[Source],
         observe: Observer | None = None,
         draft: Callable[[str], None] | None = None,
+        earlier: Sequence[Message] = (),
     ) -> Answer:
         """Answer *question* from *sources*; *observe* hears of every step, *draft* what the model writes, unchecked.
+
+        *earlier* are the messages of user and assistant that it followed: they tell what it means, and nothing else.
 
         Raises:
             LanguageModelUnavailable: the model server stayed away.
@@ -191,6 +197,12 @@ class Answerer:
         question = tidy(question)
         context = await self._llm.context_tokens()
         large = context >= LARGE_CONTEXT_TOKENS
+
+        if earlier:
+            with trace.step("understand") as entry:
+                question = await standalone(
+                    self._llm, question, earlier, patience=self._patience, count=trace.count, told=entry
+                )
 
         with trace.step("rank") as entry:
             pieces, ranking = await asyncio.to_thread(self._ranked, sources)

@@ -1,6 +1,8 @@
 """The documents as a model of OpenAI's chat API, so that its clients (Open WebUI, SDKs) can ask them.
 
-Model ``pageindex`` reads all documents, ``pageindex/DOCUMENT_ID`` one. The last message of the user is the question.
+Model ``pageindex`` reads all documents, ``pageindex/DOCUMENT_ID`` one. The last message of the user is the question;
+what user and assistant said before it tells what it means. System messages are not read: how answers are made and
+checked is not for a client to say.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from fastapi.responses import JSONResponse
 from . import events
 from .access import note
 from .citations import place_of
+from .llm import Message
 from .problem_responses import openai_error
 from .problems import Problem
-from .schemas import ChatIn
+from .schemas import ChatIn, ChatMessage
 from .service import service_of
 from .store import READY
 
@@ -49,19 +52,23 @@ def models(request: Request) -> dict[str, Any]:
     },
 )
 async def chat(request: Request, body: ChatIn) -> Response:
-    """Answer the user's last message from documents; the sources stand below the answer, and in ``citations``."""
+    """Answer the user's last message from documents; the sources stand below the answer, and in ``citations``.
+
+    A question that follows others is first made to stand alone; ``trace`` has it in step ``understand``.
+    """
     service = service_of(request)
-    question = _question(body)
+    question, earlier = _conversation(body)
     if not question.strip():
         raise Problem(422, "empty-question", "The question is empty", "The last message of role user has no text.")
     chosen = await service.chosen(_documents(body.model))
     note(request, question=question, documents=[document.id for document in chosen])
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if not body.stream:
-        answer = await service.answer(question, chosen)
+        answer = await service.answer(question, chosen, earlier=earlier)
         message = {"role": "assistant", "content": _text(answer), "citations": answer["citations"]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(answer)})
+        more = {"usage": _usage(answer), "trace": answer["trace"]}
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], **more})
 
     async def work(emit: events.Emit) -> None:
         def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> None:
@@ -70,14 +77,14 @@ async def chat(request: Request, body: ChatIn) -> Response:
 
         chunk({"role": "assistant", "content": ""})
         try:
-            answer = await service.answer(question, chosen)
+            answer = await service.answer(question, chosen, earlier=earlier)
         except Problem as problem:
             emit("", openai_error(problem))
             return
         for piece in re.findall(r"\S*\s*", _text(answer)):
             if piece:
                 chunk({"content": piece})
-        chunk({}, "stop", usage=_usage(answer), citations=answer["citations"])
+        chunk({}, "stop", usage=_usage(answer), citations=answer["citations"], trace=answer["trace"])
         emit("", "[DONE]")
 
     return events.response(work)
@@ -98,16 +105,22 @@ def _documents(model: str) -> list[str] | None:
     return [identifier]
 
 
-def _question(body: ChatIn) -> str:
-    """The text of the user's last message."""
-    for message in reversed(body.messages):
-        if message.role != "user":
-            continue
-        if isinstance(message.content, str):
-            return message.content
-        parts = [part.get("text") for part in message.content or [] if part.get("type") == "text"]
-        return "\n".join(part for part in parts if isinstance(part, str))
-    return ""
+def _conversation(body: ChatIn) -> tuple[str, list[Message]]:
+    """The text of the user's last message, and what user and assistant said before it."""
+    said = [(message.role, _words(message)) for message in body.messages if message.role in ("user", "assistant")]
+    while said and said[-1][0] != "user":
+        said.pop()
+    if not said:
+        return "", []
+    earlier: list[Message] = [{"role": role, "content": text} for role, text in said[:-1] if text.strip()]
+    return said[-1][1], earlier
+
+
+def _words(message: ChatMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    parts = [part.get("text") for part in message.content or [] if part.get("type") == "text"]
+    return "\n".join(part for part in parts if isinstance(part, str))
 
 
 def _text(answer: dict[str, Any]) -> str:

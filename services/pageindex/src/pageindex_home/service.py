@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .answering import Answerer, Observer, Source
 from .engines import engines_of
 from .extraction import MARKDOWN, PDF, TEXT, detect_media_type, extract_in_child
 from .indexer import Indexer
-from .llm import LanguageModel, LanguageModelError, LanguageModelUnavailable
+from .llm import LanguageModel, LanguageModelError, LanguageModelUnavailable, Message
 from .metrics import Metrics
 from .problems import DocumentError, Problem
 from .rendering import render_in_child
@@ -198,13 +198,14 @@ class Service:
         documents: list[Document],
         observe: Observer | None = None,
         draft: Callable[[str], None] | None = None,
+        earlier: Sequence[Message] = (),
     ) -> dict[str, Any]:
-        """The answer with its evidence; *observe* and *draft* as :meth:`Answerer.answer` has them. Raises Problem."""
+        """The answer with its evidence; the last three as :meth:`Answerer.answer` has them. Raises Problem."""
         if not question.strip():
             raise Problem(422, "empty-question", "The question is empty", "Send a question with words in it.")
         sources = [await self.source(document) for document in documents]
         try:
-            answer = await self.answerer.answer(question, sources, observe, draft)
+            answer = await self.answerer.answer(question, sources, observe, draft, earlier)
         except LanguageModelUnavailable as error:
             raise Problem(
                 503,
