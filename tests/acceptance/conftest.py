@@ -15,6 +15,7 @@ import yaml
 
 from tests.acceptance.containers import Containers
 from tests.acceptance.http_on_host import HttpOnHost
+from tests.skip_list import skip
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -112,6 +113,13 @@ def gpu_info(host: Any, settings: dict[str, Any]) -> dict[str, Any]:
         return host.ansible("pageindex.home.gpu_info", arguments, check=False, become=True)
 
     return once(host, "gpu_info", find)
+
+
+@pytest.fixture(scope="module")
+def cards(settings: dict[str, Any]) -> None:
+    """For what is about graphics cards: a host that serves from its processor has none, or other plans for them."""
+    if settings["llm"]["device"] == "cpu":
+        skip("served-by-the-processor")
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,7 @@ def test_networks_are_there_and_the_internal_one_has_no_way_out(host: Any, setti
     assert internal[settings["llm"]["internal_network"]]
 
 
+@pytest.mark.usefixtures("cards")
 def test_cdi_specification_names_every_card(
     host: Any, settings: dict[str, Any], gpu_info: dict[str, Any]
 ) -> None:
@@ -65,6 +66,7 @@ def test_cdi_specification_names_every_card(
     assert wanted <= listed
 
 
+@pytest.mark.usefixtures("cards")
 def test_a_new_container_sees_every_card(host: Any, containers: Containers, gpu_info: dict[str, Any]) -> None:
     image = containers["vllm"]["Image"]
     count = host.check_output(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("cards")
 LOWEST_PCIE_GENERATION = 4  # a 5090 in a slower slot loads models and shares tensors slowly
 MAXIMUM_TEMPERATURE_C = 85
 

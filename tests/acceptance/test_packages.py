@@ -16,11 +16,17 @@ TOOLKIT = (
 
 
 @pytest.fixture(scope="module")
-def installed(host: Any, settings: dict[str, Any]) -> dict[str, str]:
+def wanted(settings: dict[str, Any]) -> list[str]:
+    """Packages of the stack."""
+    toolkit = () if settings["llm"]["device"] == "cpu" else TOOLKIT
+    return [*settings["driver"]["packages"], *toolkit, *settings["docker"]["packages"]]
+
+
+@pytest.fixture(scope="module")
+def installed(host: Any, wanted: list[str]) -> dict[str, str]:
     """Installed packages of the stack with their versions."""
-    names = [*settings["driver"]["packages"], *TOOLKIT, *settings["docker"]["packages"]]
     command = "dpkg-query --show --showformat='${db:Status-Abbrev}|${Package}|${Version}\\n'"
-    found = host.run(command + " %s" * len(names), *names).stdout.splitlines()
+    found = host.run(command + " %s" * len(wanted), *wanted).stdout.splitlines()
     rows = [line.split("|") for line in found]
     return {name: version for status, name, version in rows if status.strip() in ("ii", "hi")}
 
@@ -30,11 +36,11 @@ def at_least(host: Any, version: str, floor: str) -> bool:
     return host.run("dpkg --compare-versions %s ge %s", version.split(":")[-1], floor).rc == 0
 
 
-def test_all_packages_are_installed(installed: dict[str, str], settings: dict[str, Any]) -> None:
-    wanted = {*settings["driver"]["packages"], *TOOLKIT, *settings["docker"]["packages"]}
-    assert wanted - set(installed) == set()
+def test_all_packages_are_installed(installed: dict[str, str], wanted: list[str]) -> None:
+    assert set(wanted) - set(installed) == set()
 
 
+@pytest.mark.usefixtures("cards")
 def test_driver_package_is_the_loaded_driver(
     installed: dict[str, str], settings: dict[str, Any], gpu_info: dict[str, Any]
 ) -> None:
@@ -42,6 +48,7 @@ def test_driver_package_is_the_loaded_driver(
     assert driver.split("-")[0] == gpu_info["driver_loaded"], "reboot the host to load the installed driver"
 
 
+@pytest.mark.usefixtures("cards")
 def test_toolkit_packages_have_one_version_at_or_above_the_floor(
     host: Any, installed: dict[str, str], settings: dict[str, Any], catalogue: dict[str, dict[str, Any]]
 ) -> None:
@@ -58,15 +65,16 @@ def test_docker_is_at_or_above_the_floor(
     assert at_least(host, installed[compose], catalogue["versions"]["docker_compose"]["minimum"])
 
 
-def test_packages_are_held(host: Any, settings: dict[str, Any]) -> None:
-    wanted = [
+def test_packages_are_held(host: Any, settings: dict[str, Any], wanted: list[str]) -> None:
+    to_hold = [
         *(settings["driver"]["packages"] if settings["driver"]["hold"] else []),
         *(TOOLKIT if settings["toolkit"]["hold"] else []),
     ]
     held = host.check_output("apt-mark showhold").split()
-    assert [name for name in wanted if name not in held] == []
+    assert [name for name in to_hold if name in wanted and name not in held] == []
 
 
+@pytest.mark.usefixtures("cards")
 def test_unattended_upgrades_leave_the_driver_alone(host: Any) -> None:
     configured = host.check_output("apt-config dump Unattended-Upgrade::Package-Blacklist")
     assert "nvidia" in configured and "libnvidia" in configured
