@@ -26,15 +26,28 @@ def listening(host: Any) -> set[tuple[str, int]]:
     return sockets
 
 
+def doors(settings: dict[str, Any]) -> set[tuple[str, int]]:
+    """(address, port) on which the gateway is told to listen."""
+    here = {(entry["bind_address"], int(entry["bind_port"])) for entry in settings["frontends"]}
+    address = settings["outside"]["address"]
+    there = {(address, int(entry["outside_port"])) for entry in settings["frontends"] if "outside_port" in entry}
+    return here | (there if address else set())
+
+
 def test_the_front_door_listens_only_where_it_was_told(host: Any, settings: dict[str, Any]) -> None:
-    wanted = {(entry["bind_address"], int(entry["bind_port"])) for entry in settings["frontends"]}
-    ports = {port for _, port in wanted}
+    wanted = doors(settings)
+    # Those for other machines too, where nobody was to listen there.
+    ports = {port for _, port in wanted} | {
+        int(entry["outside_port"]) for entry in settings["frontends"] if "outside_port" in entry
+    }
     assert {socket for socket in listening(host) if socket[1] in ports} == wanted
 
 
-def test_the_default_front_door_is_on_loopback(settings: dict[str, Any]) -> None:
+def test_the_front_door_without_keys_is_on_loopback(settings: dict[str, Any]) -> None:
     addresses = [ipaddress.ip_address(entry["bind_address"]) for entry in settings["frontends"]]
-    assert all(address.is_loopback for address in addresses), "without keys and TLS only loopback is safe"
+    assert all(address.is_loopback for address in addresses), (
+        "without keys and TLS only loopback is safe; other machines ask at gateway_outside_address"
+    )
 
 
 def test_only_the_gateway_publishes_ports(
@@ -45,7 +58,7 @@ def test_only_the_gateway_publishes_ports(
     assert published & set(containers.services.values()) == {"gateway"}
     bindings = containers["gateway"]["HostConfig"]["PortBindings"]
     found = {(entry["HostIp"], int(entry["HostPort"])) for entries in bindings.values() for entry in entries}
-    assert found == {(entry["bind_address"], int(entry["bind_port"])) for entry in settings["frontends"]}
+    assert found == doors(settings)
 
 
 def test_services_are_on_the_internal_network_alone(containers: Containers, settings: dict[str, Any]) -> None:

@@ -91,14 +91,26 @@ def test_containers_are_locked_down(inventory: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
-def test_only_the_gateway_publishes_and_only_on_loopback(inventory: str, name: str) -> None:
+def test_only_the_gateway_publishes_and_only_on_loopback_unless_told(inventory: str, name: str) -> None:
     published = {}
     for service in SERVICES:
         [container] = compose(rendered(inventory, name), service)["services"].values()
         published[service] = container.get("ports", [])
     assert published["vllm"] == published["pageindex"] == []
     assert published["gateway"]
-    assert all(port.startswith(("127.0.0.1:", "[::1]:")) for port in published["gateway"]), published
+    outside = [port for port in published["gateway"] if not port.startswith(("127.0.0.1:", "[::1]:"))]
+    address = {"staging": "0.0.0.0", "every_option": "192.0.2.10"}.get(name)
+    assert outside == ([f"{address}:{port}:{port}" for port in (8443, 3443)] if address else [])
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_other_machines_are_asked_for_a_key_by_both_frontends(inventory: str, name: str) -> None:
+    files = rendered(inventory, name).files
+    [config] = [content for path, content in files.items() if path.endswith("/haproxy.cfg")]
+    wanted = 2 if name in ("staging", "every_option") else 0
+    assert config.count(" ssl crt /certificates/server.pem ") == wanted
+    assert config.count("if outside !has_key !needs_no_key") == wanted
+    assert config.count("Strict-Transport-Security") == (2 if name == "every_option" else 0)
 
 
 def cards(container: dict[str, Any]) -> list[str]:

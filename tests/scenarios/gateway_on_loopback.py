@@ -11,12 +11,13 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -218,7 +219,9 @@ class Gateway:
         self.model = ModelServer()
         self.names = NameServer()
         self.names.names["vllm"] = "127.0.0.1"
-        self.port, self.inside, self.admin = free_port(), free_port(), free_port()
+        self.port, self.inside, self.admin, self.outside = (free_port() for _ in range(4))
+        #: The document service's, from outside; the model server stands in for it too.
+        self.documents = free_port()
         frontend = {
             "name": "llm",
             "bind_port": self.port,
@@ -228,8 +231,23 @@ class Gateway:
             "health_path": "/health",
             "paths": ["/v1/models", "/v1/chat/completions", "/health"],
             "internal_paths": ["/tokenize"],
+            "outside_port": self.outside,
+            "open_paths": ["/health"],
+            "body_mib": 1,
             "errors": "openai",
             "wait": wait,
+        }
+        documents = {
+            "name": "pageindex",
+            "bind_port": free_port(),
+            "servers": [f"vllm:{self.model.port}"],
+            "health_path": "/health",
+            "paths": ["/", "/static/", "/v1/"],
+            "outside_port": self.documents,
+            "scope": "documents",
+            "open_paths": ["/", "/static/"],
+            "session_cookie": "pageindex_session",
+            "passes_key": True,
         }
         variables = {
             "gateway_max_connections": 2000,
@@ -241,8 +259,16 @@ class Gateway:
             "__gateway_alive_port": free_port(),
             "__gateway_admin_port": self.admin,
             "gateway_frontends": [frontend],
+            "gateway_outside_address": "",
+            "gateway_outside_tls": True,
+            "gateway_certificate_file": "",
+            "gateway_connections_per_address": 50,
+            "__gateway_certificate": str(folder / "certificates/gateway/server.pem"),
+            "__gateway_keys_map": f"{folder}/keys/gateway/keys.map",
             **changes,
         }
+        if variables["gateway_outside_address"]:
+            variables["gateway_frontends"] = [frontend, documents]
         text = render("haproxy.cfg.j2", variables)
         assert text.count("127.0.0.11:53") == 1
         text = text.replace("127.0.0.11:53", f"127.0.0.1:{self.names.port}")
@@ -299,9 +325,14 @@ class Gateway:
         body: Any = None,
         headers: dict[str, str] | None = None,
         timeout: float = 60.0,
+        secure: tuple[int, ssl.SSLContext] | None = None,
     ) -> Answer:
-        """One request on a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.inside if inside else self.port, timeout=timeout)
+        """One request on a connection of its own; *secure* is a port to ask by TLS, and what is trusted."""
+        connection: HTTPConnection
+        if secure:
+            connection = HTTPSConnection("127.0.0.1", secure[0], timeout=timeout, context=secure[1])
+        else:
+            connection = HTTPConnection("127.0.0.1", self.inside if inside else self.port, timeout=timeout)
         begun = time.monotonic()
         try:
             data = None if method == "GET" else json.dumps({} if body is None else body)

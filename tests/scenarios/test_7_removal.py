@@ -15,7 +15,11 @@ from tests.scenarios.conftest import StagingHost
 from tests.scenarios.services import services
 
 REMOVE = "playbooks/remove.yml"
-KEPT = ("/srv/pageindex-home/models", "/srv/pageindex-home/data/pageindex")
+KEPT = (
+    "/srv/pageindex-home/models",
+    "/srv/pageindex-home/data/pageindex",
+    "/srv/pageindex-home/data/gateway/certificates",
+)
 # Everything that must not be found on the host any more, as one shell command; it prints what is left.
 LEFTOVERS = """
 dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | grep '^installed' |
@@ -72,7 +76,8 @@ def test_data_and_models_go_when_they_are_named(finished_host: StagingHost) -> N
         timeout=180,
     )
     assert run.returncode == 0, run.explain()
-    for path in ("/srv/pageindex-home/models", "/srv/pageindex-home/data/pageindex", "/srv/pageindex-home/data/vllm"):
+    data = [f"/srv/pageindex-home/data/{service}" for service in ("pageindex", "vllm", "gateway")]
+    for path in ("/srv/pageindex-home/models", *data):
         assert f"remove {path}" in run.output, path
     assert "Docker stays, as remove_docker says" in run.output
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from documents import flat_pdf
@@ -226,6 +227,34 @@ def test_a_key_that_a_client_has_to_send_does_no_harm_where_none_is_wanted(setti
 
 
 # --- limits
+
+
+def test_a_gateway_says_which_requests_need_a_key_all_the_same(settings: Settings, keys: KeyFile) -> None:
+    """Those of other machines do, those of this one do not."""
+    from_elsewhere = {"X-Pageindex-Require-Key": "true", "Host": "home.example.com"}
+    with TestClient(create_app(replace(settings, require_key="false"))) as client:
+        assert client.get("/v1/documents").status_code == 200
+        assert client.get("/v1/session").json()["key_required"] is False
+        assert client.get("/v1/documents", headers=from_elsewhere).status_code == 401
+        assert client.get("/v1/session", headers=from_elsewhere).json()["key_required"] is True
+        headers = {**from_elsewhere, "x-api-key": keys.create("laptop", READ)}
+        # A public name is no danger to one who has to show a key.
+        assert client.get("/v1/documents", headers=headers).status_code == 200
+        assert client.post("/v1/documents", headers=headers).status_code == 403
+
+
+def test_keys_may_come_from_a_file_that_others_write(guarded: Settings, keys: KeyFile, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "keys.json"
+    elsewhere = KeyFile(shared)
+    secret, own = elsewhere.create("laptop", READ), keys.create("phone", READ)
+    with TestClient(create_app(replace(guarded, shared_keys=str(shared)))) as client:
+        for key in (secret, own):
+            assert client.get("/v1/documents", headers={"x-api-key": key}).status_code == 200
+        # Replaced as a whole, as one who writes it elsewhere does.
+        elsewhere.revoke("laptop")
+        assert client.get("/v1/documents", headers={"x-api-key": secret}).status_code == 401
+        shared.unlink()
+        assert client.get("/v1/documents", headers={"x-api-key": own}).status_code == 200
 
 
 def test_each_key_has_its_own_limit(guarded: Settings, keys: KeyFile) -> None:

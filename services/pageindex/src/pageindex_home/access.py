@@ -32,6 +32,8 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 COOKIE = "pageindex_session"
+#: Set by a gateway on requests from other machines: they need a key, whatever the settings say of this machine's own.
+REQUIRE_KEY_HEADER = "x-pageindex-require-key"
 SESSION_SECONDS = 30 * 86400.0
 
 _OPEN = frozenset(("/", "/healthz", "/health", "/readyz", "/metrics", "/openapi.json", "/v1/session"))
@@ -77,18 +79,23 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = KeyFile(keys_path(settings))
+        self._shared_keys = KeyFile(Path(settings.shared_keys)) if settings.shared_keys else None
         self.records = AccessRecords(settings.data_directory / "access.sqlite3")
         self._rate = RateLimit(settings.requests_per_minute)
-        if settings.key_required and not self.keys.all():
+        if settings.key_required and not self._shared_keys and not self.keys.all():
             log.warning("a key is required and there is none yet: pageindex-home keys create NAME --scope admin")
 
     def close(self) -> None:
         """Close the database."""
         self.records.close()
 
+    def key_required(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers needs a key."""
+        return self.settings.key_required or REQUIRE_KEY_HEADER in headers
+
     def caller(self, headers: Mapping[str, str]) -> Caller | None:
         """Who sends a request with these headers; None when nobody who may. Raises Problem."""
-        if not self.settings.key_required:
+        if not self.key_required(headers):
             return Caller()
         key = self._key(headers)
         return Caller(key) if key else None
@@ -110,7 +117,7 @@ class Access:
                 "no-key",
                 "A key is needed",
                 "Send one that is valid as 'Authorization: Bearer KEY' or 'x-api-key: KEY', or sign in on the page. "
-                "A new one: pageindex-home keys create NAME --scope read, on the host.",
+                "A new one: playbooks/api_keys.yml, or pageindex-home keys create NAME on a service that stands alone.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if caller.key and not caller.key.allows(scope):
@@ -143,7 +150,8 @@ class Access:
 
     def _key_with(self, digest: str) -> Key | None:
         try:
-            return self.keys.find_digest(digest)
+            shared = self._shared_keys.find_digest(digest) if self._shared_keys else None
+            return shared or self.keys.find_digest(digest)
         except KeyFileError as error:
             raise Problem(503, "keys-unreadable", "Keys cannot be checked", f"{error}.") from error
 
@@ -159,7 +167,7 @@ class Access:
             )
         host = headers.get("host", "").rpartition("@")[2]
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
-        if not self.settings.key_required and name and not is_private(name):
+        if not self.key_required(headers) and name and not is_private(name):
             raise Problem(
                 403,
                 "host-name",

@@ -12,7 +12,7 @@ from .access import COOKIE, SESSION_SECONDS, Caller, session_token
 from .private_names import host_of, is_private
 from .problems import Problem
 from .schemas import AuditOut, SessionOut, SignInIn, stamp
-from .service import Service, service_of
+from .service import service_of
 
 router = APIRouter()
 
@@ -21,7 +21,7 @@ router = APIRouter()
 async def session(request: Request) -> SessionOut:
     """Whether a key is required, who asks, and which model server reads the documents."""
     service = service_of(request)
-    return _session(service, await asyncio.to_thread(service.access.caller, request.headers))
+    return _session(request, await asyncio.to_thread(service.access.caller, request.headers))
 
 
 @router.post("/v1/session", response_model=SessionOut, responses={200: {"description": "Signed in; sets a cookie"}})
@@ -34,7 +34,7 @@ async def sign_in(request: Request, body: SignInIn) -> Response:
             401, "no-key", "This key is not valid", "It may have expired or been revoked; see pageindex-home keys list."
         )
     token = await asyncio.to_thread(service.access.records.sign_in, key.sha256, SESSION_SECONDS)
-    response = JSONResponse(_session(service, Caller(key)).model_dump())
+    response = JSONResponse(_session(request, Caller(key)).model_dump())
     # What is behind a proxy that ends TLS hears of it from the proxy.
     secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
     response.set_cookie(
@@ -77,10 +77,11 @@ async def audit(
     ]
 
 
-def _session(service: Service, caller: Caller | None) -> SessionOut:
+def _session(request: Request, caller: Caller | None) -> SessionOut:
+    service = service_of(request)
     llm = host_of(service.settings.llm_url)
     return SessionOut(
-        key_required=service.settings.key_required,
+        key_required=service.access.key_required(request.headers),
         name=caller.name if caller else None,
         scope=caller.scope if caller else None,
         external_llm=None if is_private(llm) else llm,

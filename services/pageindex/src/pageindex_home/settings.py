@@ -55,6 +55,8 @@ class Settings:
     answer_tokens: int = 400
     #: Whether requests need a key: "true", "false", or "auto": unless it listens on loopback alone.
     require_key: str = "auto"
+    #: A further file of keys, made elsewhere and only read here; empty for none.
+    shared_keys: str = ""
     #: Of one key; 0 is no limit.
     requests_per_minute: int = 600
     #: Whether the audit log has the text of questions, and how long it keeps anything; 0 is for ever.

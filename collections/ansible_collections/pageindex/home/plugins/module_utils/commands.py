@@ -28,17 +28,19 @@ def run_command(
     arguments: Sequence[str],
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    text: str | None = None,
 ) -> CommandResult:
-    """Run a program in the C locale (its output is parsed) and return what it said.
+    """Run a program in the C locale (its output is parsed) and return what it said; *text* is its standard input.
 
     A missing program gives return code 127, a timeout (seconds) 124, as a shell would.
     """
     full_environment = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(environment or {}))
     try:
+        # Nothing to read ends at once, as /dev/null does.
         finished = subprocess.run(
             list(arguments),
             env=full_environment,
-            stdin=subprocess.DEVNULL,
+            input=(text or "").encode(),
             capture_output=True,
             timeout=timeout,
             check=False,

@@ -1,7 +1,6 @@
 """The gateway in front of the server: stop new requests, count the running ones, let the waiting ones go.
 
-By HAProxy's runtime API (docs.haproxy.org/3.0/management.html, 9.3), which listens on loopback in its container. A
-request that finds the server drained waits in the gateway (docs/gateway.md), so closing loses nothing.
+A request that finds the server drained waits in the gateway (docs/gateway.md), so closing loses nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
-
-_ASK = 'exec 3<>/dev/tcp/127.0.0.1/"$1" && printf "%s\\n" "$2" >&3 && cat <&3'
-SECONDS = 15
-
-
-def _docker(*arguments: str) -> str | None:
-    """Output of a docker command; None when it failed."""
-    done = run_command(["docker", *arguments], timeout=SECONDS)
-    return done.stdout if done.returncode == 0 else None
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyRuntime
 
 
 class Front:
@@ -31,17 +21,17 @@ class Front:
     """
 
     def __init__(
-        self, settings: Mapping[str, Any] | None, service: str, docker: Callable[..., str | None] = _docker
+        self, settings: Mapping[str, Any] | None, service: str, ask: Callable[[str], str | None] | None = None
     ) -> None:
         server = ((settings or {}).get("servers") or {}).get(service)
         self._settings = {**(settings or {}), "server": server} if server else {}
-        self._docker = docker
+        self._runtime_ask = ask
 
     def _ask(self, command: str) -> str | None:
         if not self._settings:
             return None
-        container, port = self._settings["container"], str(self._settings["admin_port"])
-        return self._docker("exec", container, "bash", "-c", _ASK, "ask", port, command)
+        ask = self._runtime_ask or HaproxyRuntime(self._settings["container"], self._settings["admin_port"]).ask
+        return ask(command)
 
     def _set(self, state: str) -> None:
         if self._settings:

@@ -1,0 +1,137 @@
+#!/usr/bin/python
+"""Module pageindex.home.api_keys."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: api_keys
+short_description: Make, list, limit and revoke the API keys of a host
+description:
+  - Keeps the one list of keys, of which only the SHA-256 is stored, and writes it out for the gateway and the
+    document service.
+  - A running gateway takes changes over at once, without a restart; the document service reads its file again.
+options:
+  directory: {description: "Folder such as /srv/pageindex-home/data/gateway/keys", type: path, required: true}
+  action:
+    description:
+      - What to do. V(write_out) writes the list again for the services, V(list) only looks.
+    type: str
+    choices: [list, create, limit, revoke, write_out]
+    default: list
+  name: {description: The key that is made or changed., type: str, default: ""}
+  scopes:
+    description: What a new key may do. Any of V(llm), V(documents), V(documents:read) and V(admin).
+    type: list
+    elements: str
+    default: []
+  days: {description: For how many days after today a new key is good; 0 for ever., type: int, default: 0}
+  requests_per_minute: {description: Limit of a key; 0 for none., type: int}
+  concurrent_requests: {description: Limit of a key; 0 for none., type: int}
+  gateway:
+    description: Where the running gateway is told. Empty where none checks keys.
+    type: dict
+    default: {}
+    suboptions:
+      container: {description: Name of the container., type: str, required: true}
+      admin_port: {description: Port of HAProxy's runtime API in it., type: int, required: true}
+      map: {description: Name of the map in HAProxy's configuration., type: str, required: true}
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    description: Names files; their content is never shown.
+author:
+  - PageIndex Home contributors (@pageindex-home)
+"""
+
+EXAMPLES = r"""
+- name: Make a key
+  pageindex.home.api_keys:
+    directory: /srv/pageindex-home/data/gateway/keys
+    action: create
+    name: laptop
+    scopes: [llm, documents]
+    requests_per_minute: 120
+"""
+
+RETURN = r"""
+key:
+  description: The key that was made. It is stored nowhere.
+  type: str
+  returned: when one was made
+lines:
+  description: A line for each key.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible_collections.pageindex.home.plugins.module_utils.api_keys import (
+    ApiKeyError,
+    KeyRing,
+    haproxy_map,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.files import FileSetResult
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
+from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
+
+
+def main() -> None:
+    """Run the module."""
+    module = QuietModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "action": {"choices": ["list", "create", "limit", "revoke", "write_out"], "default": "list"},
+            "name": {"type": "str", "default": ""},
+            "scopes": {"type": "list", "elements": "str", "default": []},
+            "days": {"type": "int", "default": 0},
+            "requests_per_minute": {"type": "int"},
+            "concurrent_requests": {"type": "int"},
+            "gateway": {
+                "type": "dict",
+                "default": {},
+                "no_log": False,
+                "options": {
+                    "container": {"type": "str", "required": True},
+                    "admin_port": {"type": "int", "required": True},
+                    "map": {"type": "str", "required": True},
+                },
+            },
+        },
+        required_if=[(("action"), name, ["name"]) for name in ("create", "limit", "revoke")],
+        supports_check_mode=True,
+    )
+    wanted, check = module.params, module.check_mode
+    ring = KeyRing(wanted["directory"])
+    limits = {name: wanted[name] for name in ("requests_per_minute", "concurrent_requests")}
+    secret, written = "", FileSetResult()
+    try:
+        if wanted["action"] == "create":
+            given = {name: value or 0 for name, value in limits.items()}
+            secret, written = ring.create(wanted["name"], wanted["scopes"], days=wanted["days"], check=check, **given)
+        elif wanted["action"] == "limit":
+            written = ring.limit(wanted["name"], check=check, **limits)
+        elif wanted["action"] == "revoke":
+            written = ring.revoke(wanted["name"], check)
+        elif wanted["action"] == "write_out":
+            written = ring.write_out(check)
+        keys = ring.all()
+        told = False
+        if wanted["gateway"] and wanted["action"] != "list":
+            runtime = HaproxyRuntime(wanted["gateway"]["container"], wanted["gateway"]["admin_port"])
+            told = runtime.replace_map(wanted["gateway"]["map"], haproxy_map(keys), check)
+    except ApiKeyError as error:
+        module.fail_json(msg=str(error))
+    except HaproxyError as error:
+        # The list is written, and counts: the gateway reads it when it starts.
+        module.fail_json(msg=f"The keys are written, but the running gateway does not know of it: {error}", key=secret)
+    made = {"key": secret} if secret else {}
+    module.exit_json(
+        changed=written.changed or told, lines=[key.line() for key in keys], diff=written.differences, **made
+    )
+
+
+if __name__ == "__main__":
+    main()

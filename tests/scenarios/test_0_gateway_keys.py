@@ -1,0 +1,323 @@
+"""The gateway towards other machines: TLS, keys and limits. A real HAProxy with the role's configuration.
+
+Keys and certificates are made by the code that makes them on a host, and reach the running HAProxy as they do there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pageindex.home.plugins.module_utils.api_keys import KeyRing, haproxy_map
+from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
+    Certificate,
+    Certificates,
+    CertificateSettings,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
+from tests.scenarios.gateway_on_loopback import CONTAINER, Answer, Gateway, eventually, running
+
+HAPROXY_UID = 99
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Front:
+    """A gateway that other machines reach, its keys and its certificate."""
+
+    gateway: Gateway
+    ring: KeyRing
+    certificates: CertificateSettings
+    folder: Path
+
+    @property
+    def runtime(self) -> HaproxyRuntime:
+        return HaproxyRuntime(CONTAINER, self.gateway.admin)
+
+    @property
+    def map_name(self) -> str:
+        return f"{self.folder}/keys/gateway/keys.map"
+
+    def tell(self) -> bool:
+        """Tell the running gateway of the keys; whether that was a change."""
+        return self.runtime.replace_map(self.map_name, haproxy_map(self.ring.all()))
+
+    def key(self, name: str, scope: str, **limits: int) -> str:
+        """A new key that the gateway knows."""
+        secret, _ = self.ring.create(name, [scope], **limits)  # type: ignore[arg-type]
+        self.tell()
+        return secret
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.certificates.authority)
+
+    def ask(self, key: str | None = None, path: str = CHAT, *, documents: bool = False, **more: object) -> Answer:
+        """A request from outside, with the key as a client of OpenAI sends it."""
+        headers = dict(more.pop("headers", {}))  # type: ignore[call-overload]
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        port = self.gateway.documents if documents else self.gateway.outside
+        return self.gateway.ask(path, headers=headers, secure=(port, self.trust()), **more)  # type: ignore[arg-type]
+
+    def raw(self, request: bytes) -> bytes:
+        """All that is answered to these bytes."""
+        with self.connected("127.0.0.1") as secure:
+            secure.sendall(request)
+            secure.settimeout(3)
+            answer = b""
+            try:
+                while more := secure.recv(65536):
+                    answer += more
+            except TimeoutError:
+                pass
+            return answer
+
+    def connected(self, name: str, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        """A TLS connection to what is to be *name*."""
+        plain = socket.create_connection(("127.0.0.1", self.gateway.outside), 5)
+        return (context or self.trust()).wrap_socket(plain, server_hostname=name)
+
+    def digest(self, name: str) -> str:
+        return next(key.sha256 for key in self.ring.all() if key.name == name)
+
+    def running(self, key: str) -> int:
+        """Requests of the key that run."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        lines = self.gateway.command("show table api_keys").splitlines()
+        return next((int(line.rsplit("conn_cur=", 1)[1].split()[0]) for line in lines if digest in line), 0)
+
+    def held(self) -> int:
+        """Connections of this machine to the ports for other machines."""
+        lines = self.gateway.command("show table addresses").splitlines()
+        return next((int(line.rsplit("conn_cur=", 1)[1].split()[0]) for line in lines if "conn_cur=" in line), 0)
+
+    def shown(self) -> str:
+        """The certificate that a client gets (PEM)."""
+        return ssl.get_server_certificate(("127.0.0.1", self.gateway.outside), timeout=5)
+
+    def take_over(self, found: Certificate) -> bool:
+        pem = Path(self.certificates.served).read_text()
+        return self.runtime.replace_certificate(self.certificates.served, pem, found.serial)
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """One gateway for all tests here; each makes keys of its own."""
+    if "HAPROXY" in os.environ:
+        pytest.fail("these tests need the container: HaproxyRuntime speaks to it by docker exec; unset HAPROXY")
+    folder = tmp_path_factory.mktemp("front")
+    for name in ("keys/gateway", "certificates/gateway"):
+        (folder / name).mkdir(parents=True)
+        os.chown(folder / name, HAPROXY_UID, HAPROXY_UID)
+    settings = CertificateSettings(str(folder / "certificates"), ("127.0.0.1", "staging.home.arpa"))
+    Certificates(settings).ensure()
+    ring = KeyRing(str(folder / "keys"))
+    ring.write_out()
+    with running(folder, gateway_outside_address="0.0.0.0") as gateway:
+        gateway.model.start()
+        eventually("the server to be up", lambda: gateway.status() == "UP")
+        yield Front(gateway, ring, settings, folder)
+
+
+def code(answer: Answer) -> str:
+    """What a program is told of an error."""
+    return str(json.loads(answer.body)["error"]["code"])
+
+
+@pytest.mark.parametrize("documents", [False, True], ids=["llm", "documents"])
+def test_without_a_key_nothing_is_done(front: Front, documents: bool) -> None:
+    answer = front.ask(documents=documents)
+    assert (answer.status, code(answer)) == (401, "missing_api_key")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    wrong = front.ask("pih_wrong", documents=documents)
+    assert (wrong.status, code(wrong)) == (401, "invalid_api_key")
+    form = "application/problem+json" if documents else "application/json"
+    assert answer.headers["content-type"] == wrong.headers["content-type"] == form
+
+
+@pytest.mark.parametrize(
+    ("scope", "llm", "documents"),
+    [("llm", 200, 403), ("documents", 403, 200), ("documents:read", 403, 200), ("admin", 200, 200)],
+)
+def test_a_key_opens_what_its_scopes_say(front: Front, scope: str, llm: int, documents: int) -> None:
+    key = front.key(f"scope-{scope.replace(':', '-')}", scope)
+    assert front.ask(key).status == llm
+    assert front.ask(key, documents=True).status == documents
+    # The other header counts as much.
+    assert front.ask(headers={"x-api-key": key}).status == llm
+
+
+def test_what_says_nothing_needs_no_key(front: Front) -> None:
+    assert front.ask(path="/health", method="GET").status == 200
+    for path in ("/", "/static/page.js"):
+        assert front.ask(path=path, method="GET", documents=True).status == 200
+    # A browser that has signed in; whether that is true is for the service to say.
+    signed_in = front.ask(documents=True, headers={"Cookie": "pageindex_session=whatever"})
+    assert signed_in.status == 200
+    assert front.ask(headers={"Cookie": "pageindex_session=whatever"}).status == 401
+
+
+def test_a_path_that_is_not_served_is_unknown_with_any_key(front: Front) -> None:
+    key = front.key("everything", "admin")
+    for path in ("/metrics", "/invocations", "/tokenize", "/openapi.json", "/v1/models/../../metrics", "/v1//models"):
+        assert front.ask(key, path).status == front.ask(path=path).status == 404, path
+
+
+def test_the_services_learn_what_they_have_to_and_no_secrets(front: Front) -> None:
+    key = front.key("learns", "admin")
+    forged = {"X-Forwarded-For": "10.9.9.9", "X-Forwarded-Proto": "http", "X-Pageindex-Require-Key": "false"}
+    front.ask(key, headers=forged)
+    headers = front.gateway.model.asked[-1]["headers"]
+    assert "Authorization" not in headers and key not in str(headers)
+    assert headers["x-forwarded-proto"] == "https" and headers["x-pageindex-require-key"] == "true"
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    front.ask(key, documents=True)
+    # The document service tells people apart by their keys.
+    assert front.gateway.model.asked[-1]["headers"]["authorization"] == f"Bearer {key}"
+    assert "{learns}" in front.gateway.log() and key not in front.gateway.log()
+
+
+def test_on_loopback_and_inside_nothing_has_changed(front: Front) -> None:
+    assert front.gateway.ask().status == 200
+    assert front.gateway.ask(path="/tokenize", inside=True).status == 200
+    assert "x-pageindex-require-key" not in front.gateway.model.asked[-1]["headers"]
+
+
+def test_a_revoked_key_and_an_expired_one_are_refused_at_once(front: Front) -> None:
+    key = front.key("soon-gone", "llm")
+    assert front.ask(key).status == 200
+    front.ring.revoke("soon-gone")
+    assert front.tell() and not front.tell()
+    assert code(front.ask(key)) == "invalid_api_key"
+    old = front.key("old", "llm", days=1)
+    path = front.folder / "keys/keys.json"
+    path.write_text(path.read_text().replace(front.ring.all()[-1].expires, "2026-01-01"))
+    front.ring.write_out()
+    front.tell()
+    answer = front.ask(old)
+    assert (answer.status, code(answer)) == (401, "expired_api_key")
+
+
+def test_requests_a_minute_are_limited_for_each_key(front: Front) -> None:
+    key, other = front.key("hasty", "llm", requests_per_minute=3), front.key("calm", "llm", requests_per_minute=3)
+    assert [front.ask(key).status for _ in range(5)] == [200, 200, 200, 429, 429]
+    answer = front.ask(key)
+    assert (code(answer), answer.headers["retry-after"]) == ("rate_limit_exceeded", "60")
+    # By key, not by address.
+    assert front.ask(other).status == 200
+    front.ring.limit("hasty", requests_per_minute=100)
+    front.tell()
+    assert front.ask(key).status == 200
+    # What was refused was not counted.
+    assert "http_req_rate(60000)=4" in next(
+        line for line in front.gateway.command("show table api_keys").splitlines() if front.digest("hasty") in line
+    )
+
+
+def test_requests_at_a_time_are_limited_for_each_key(front: Front) -> None:
+    key = front.key("parallel", "llm", concurrent_requests=2)
+    streams = [front.gateway.waiter(headers={"Authorization": f"Bearer {key}"}, body={"stream": True},
+                                    secure=(front.gateway.outside, front.trust())) for _ in range(2)]  # fmt: skip
+    eventually("both to run", lambda: front.running(key) == 2)
+    answer = front.ask(key)
+    assert (answer.status, code(answer), answer.headers["retry-after"]) == (429, "concurrency_limit_exceeded", "1")
+    front.gateway.model.more.release(10)
+    assert [stream.result().status for stream in streams] == [200, 200]
+    eventually("them to be over", lambda: front.running(key) == 0)
+    assert front.ask(key).status == 200
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(front: Front) -> None:
+    key = front.key("large", "llm")
+    answer = front.ask(key, body={"text": "x" * 1_100_000})
+    assert (answer.status, code(answer)) == (413, "request_too_large")
+
+
+def test_only_tls_of_this_decade_and_only_of_the_right_name(front: Front) -> None:
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = front.trust()
+        context.minimum_version = context.maximum_version = version
+        with front.connected("staging.home.arpa", context) as secure:
+            assert secure.version() == version.name.replace("_", ".")
+            cipher = secure.cipher()
+            assert cipher and cipher[0].startswith(("TLS_", "ECDHE-")), cipher
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        front.connected("elsewhere.home.arpa")
+    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
+        front.connected("127.0.0.1", ssl.create_default_context())
+
+
+def test_a_new_certificate_is_shown_at_once_and_no_stream_is_cut(front: Front) -> None:
+    key = front.key("streams", "llm")
+    stream = front.gateway.waiter(headers={"Authorization": f"Bearer {key}"}, body={"stream": True},
+                                  secure=(front.gateway.outside, front.trust()))  # fmt: skip
+    eventually("it to run", lambda: front.running(key) == 1)
+    before = front.shown()
+    settings = CertificateSettings(front.certificates.directory, ("127.0.0.1", "staging.home.arpa", "new.home.arpa"))
+    found = Certificates(settings).ensure()
+    assert found.why == "it was made for other names"
+    assert front.take_over(found) and not front.take_over(found)
+    assert front.shown() != before
+    assert front.ask(key).status == 200
+    front.gateway.model.more.release(5)
+    assert stream.result().status == 200
+
+
+def test_a_broken_certificate_is_refused_and_the_old_one_shown(front: Front) -> None:
+    before = front.shown()
+    with pytest.raises(HaproxyError, match="set ssl cert"):
+        front.runtime.replace_certificate(front.certificates.served, "no certificate\n", "01")
+    assert front.shown() == before
+
+
+def test_one_address_cannot_take_all_connections(front: Front) -> None:
+    key = front.key("honest", "llm")
+    opened = [socket.create_connection(("127.0.0.1", front.gateway.outside), 5) for _ in range(60)]
+    try:
+        eventually("the first fifty to be held", lambda: front.held() == 50)
+        # Who is on the host itself is not held up.
+        assert front.gateway.ask().status == 200
+    finally:
+        for connection in opened:
+            connection.close()
+    eventually("them to be let go", lambda: front.held() == 0)
+    assert front.ask(key).status == 200
+
+
+def test_headers_that_are_too_large_and_requests_in_disguise_go_nowhere(front: Front) -> None:
+    key = front.key("odd", "llm")
+    assert front.ask(key, headers={"X-Large": "x" * 40_000}).status in (400, 431)
+    asked = len(front.gateway.model.asked)
+    for odd in (
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Content-Length: +5\r\n",
+    ):
+        begin = f"POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n".encode()
+        answer = front.raw(begin + odd + b"\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert b"/metrics" not in answer, (odd, answer)
+        assert answer.count(b"HTTP/1.1 200") == 0, (odd, answer)
+    assert len(front.gateway.model.asked) == asked
+
+
+def test_many_keys_are_told_in_pieces(front: Front) -> None:
+    """HAProxy takes 16 KiB at a time."""
+    for number in range(250):
+        front.ring.create(f"many-{number}", ["llm"])
+    last, _ = front.ring.create("many-last", ["llm"])
+    assert front.tell() and not front.tell()
+    assert front.ask(last).status == 200
+    began = time.monotonic()
+    assert front.ask(last).status == 200
+    assert time.monotonic() - began < 5
