@@ -261,6 +261,7 @@ class Gateway:
             "gateway_frontends": [frontend],
             "gateway_outside_address": "",
             "gateway_outside_tls": True,
+            "gateway_outside_networks": ["127.0.0.0/8"],
             "gateway_certificate_file": "",
             "gateway_connections_per_address": 50,
             "__gateway_certificate": str(folder / "certificates/gateway/server.pem"),
@@ -325,6 +326,7 @@ class Gateway:
         body: Any = None,
         headers: dict[str, str] | None = None,
         timeout: float = 60.0,
+        port: int | None = None,
         secure: tuple[int, ssl.SSLContext] | None = None,
     ) -> Answer:
         """One request on a connection of its own; *secure* is a port to ask by TLS, and what is trusted."""
@@ -332,7 +334,7 @@ class Gateway:
         if secure:
             connection = HTTPSConnection("127.0.0.1", secure[0], timeout=timeout, context=secure[1])
         else:
-            connection = HTTPConnection("127.0.0.1", self.inside if inside else self.port, timeout=timeout)
+            connection = HTTPConnection("127.0.0.1", port or (self.inside if inside else self.port), timeout=timeout)
         begun = time.monotonic()
         try:
             data = None if method == "GET" else json.dumps({} if body is None else body)

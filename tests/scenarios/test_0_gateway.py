@@ -214,3 +214,14 @@ def test_frontends_may_refuse_to_wait(tmp_path: Path) -> None:
         answer = gateway.ask()
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert answer.seconds < 1.0
+
+
+def test_other_networks_are_turned_away_before_they_say_a_word(tmp_path: Path) -> None:
+    (tmp_path / "keys/gateway").mkdir(parents=True)
+    (tmp_path / "keys/gateway/keys.map").touch()
+    settings = {"gateway_outside_address": "0.0.0.0", "gateway_outside_tls": False}
+    with running(tmp_path, **settings, gateway_outside_networks=["192.0.2.0/24", "10.0.0.0/8"]) as gateway:
+        with pytest.raises(ConnectionError):
+            gateway.ask(path="/health", method="GET", port=gateway.outside)
+        # Who is on the host itself is none of them.
+        assert gateway.ask(path="/tokenize", method="GET").status == 404

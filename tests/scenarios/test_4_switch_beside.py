@@ -17,6 +17,9 @@ from tests.scenarios.conftest import StagingHost
 from tests.scenarios.load import under_load
 from tests.scenarios.switching import SWITCH_UNIT, at_moment, chat, messages, state, switch, wait_for_end
 
+# Two more starts of an engine on each side: more than the gate has time for. What it is made of has tests of its own.
+pytestmark = pytest.mark.long
+
 FIRST, SECOND = "smollm2-135m-instruct", "smollm2-second"
 # Two engines share two processor cores here: what one reaches alone is no measure.
 VARIABLES: dict[str, Any] = {"vllm_gpus": "all", "vllm_golden_speed_factor": 0.05}
@@ -49,7 +52,6 @@ def one_card(finished_host: StagingHost) -> Iterator[None]:
     converge("--tags", "vllm")
 
 
-@pytest.mark.long
 def test_one_that_is_no_good_disturbs_nobody(one_card: None) -> None:
     before = host.execute("docker inspect --format '{{.Id}} {{.State.StartedAt}}' vllm", check=True).stdout
     run = switch("garbage-model", VARIABLES).finish(600)
@@ -88,12 +90,10 @@ def test_only_the_new_one_runs_and_is_started_at_boot(changed_over: tuple[Run, d
     assert chat()
 
 
-@pytest.mark.long
 def test_a_second_run_changes_nothing(changed_over: tuple[Run, dict[str, Any]]) -> None:
     assert converge("--tags", "vllm,verify", "-e", json.dumps({**VARIABLES, "vllm_model": SECOND})).changed == []
 
 
-@pytest.mark.long
 def test_the_way_back_is_beside_too_and_is_finished_by_a_program_that_was_killed(
     changed_over: tuple[Run, dict[str, Any]],
 ) -> None:

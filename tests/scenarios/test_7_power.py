@@ -69,6 +69,7 @@ def test_a_limit_that_somebody_else_set_is_noticed_and_put_right(finished_host: 
     assert limits() == [450, 500]
 
 
+@pytest.mark.long
 def test_limits_are_there_after_a_reboot(finished_host: StagingHost) -> None:
     host.TRIXIE.reboot()
     # Loading the module had given every card its default again.
