@@ -183,6 +183,15 @@ def test_the_second_indexing_engine_is_in_the_image_only_where_it_is_asked_for(c
     assert container["environment"].get("PAGEINDEX_ENGINE") == (None if engine == "home" else engine)
 
 
+def test_limits_are_the_inventorys() -> None:
+    wanted = {"vllm": (12, 4096, "64g"), "pageindex": (2.5, 256, "3g"), "gateway": (1, 128, "512m")}
+    for service, limits in wanted.items():
+        [container] = compose(rendered("home", "every_option"), service)["services"].values()
+        assert (container["cpus"], container["pids_limit"], container["mem_limit"]) == limits
+        [container] = compose(rendered("home", "trixie"), service)["services"].values()
+        assert "cpus" not in container
+
+
 def test_values_with_dollars_survive_compose() -> None:
     # Compose would replace $b; doubled it stands for itself.
     [container] = compose(rendered("home", "every_option"), "vllm")["services"].values()

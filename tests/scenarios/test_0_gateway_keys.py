@@ -24,7 +24,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate
     CertificateSettings,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
-from tests.scenarios.gateway_on_loopback import CONTAINER, Answer, Gateway, eventually, running
+from tests.scenarios.gateway_on_loopback import CONTAINER, Answer, Gateway, Waiter, eventually, running
 
 HAPROXY_UID = 99
 CHAT = "/v1/chat/completions"
@@ -67,6 +67,11 @@ class Front:
             headers["Authorization"] = f"Bearer {key}"
         port = self.gateway.documents if documents else self.gateway.outside
         return self.gateway.ask(path, headers=headers, secure=(port, self.trust()), **more)  # type: ignore[arg-type]
+
+    def stream(self, key: str) -> Waiter:
+        """A stream from outside, of which a piece comes for each `model.more.release()`."""
+        secure = (self.gateway.outside, self.trust())
+        return self.gateway.waiter(headers={"Authorization": f"Bearer {key}"}, body={"stream": True}, secure=secure)
 
     def raw(self, request: bytes) -> bytes:
         """All that is answered to these bytes."""
@@ -225,8 +230,7 @@ def test_requests_a_minute_are_limited_for_each_key(front: Front) -> None:
 
 def test_requests_at_a_time_are_limited_for_each_key(front: Front) -> None:
     key = front.key("parallel", "llm", concurrent_requests=2)
-    streams = [front.gateway.waiter(headers={"Authorization": f"Bearer {key}"}, body={"stream": True},
-                                    secure=(front.gateway.outside, front.trust())) for _ in range(2)]  # fmt: skip
+    streams = [front.stream(key) for _ in range(2)]
     eventually("both to run", lambda: front.running(key) == 2)
     answer = front.ask(key)
     assert (answer.status, code(answer), answer.headers["retry-after"]) == (429, "concurrency_limit_exceeded", "1")
@@ -256,20 +260,24 @@ def test_only_tls_of_this_decade_and_only_of_the_right_name(front: Front) -> Non
         front.connected("127.0.0.1", ssl.create_default_context())
 
 
-def test_a_new_certificate_is_shown_at_once_and_no_stream_is_cut(front: Front) -> None:
+def test_new_keys_and_a_new_certificate_count_at_once_and_cut_no_stream(front: Front) -> None:
     key = front.key("streams", "llm")
-    stream = front.gateway.waiter(headers={"Authorization": f"Bearer {key}"}, body={"stream": True},
-                                  secure=(front.gateway.outside, front.trust()))  # fmt: skip
-    eventually("it to run", lambda: front.running(key) == 1)
+    streams = [front.stream(key) for _ in range(16)]
+    eventually("all to run", lambda: front.running(key) == 16)
     before = front.shown()
-    settings = CertificateSettings(front.certificates.directory, ("127.0.0.1", "staging.home.arpa", "new.home.arpa"))
-    found = Certificates(settings).ensure()
+    names = (*front.certificates.names, "new.home.arpa")
+    found = Certificates(CertificateSettings(front.certificates.directory, names)).ensure()
     assert found.why == "it was made for other names"
     assert front.take_over(found) and not front.take_over(found)
     assert front.shown() != before
-    assert front.ask(key).status == 200
-    front.gateway.model.more.release(5)
-    assert stream.result().status == 200
+    assert front.ask(front.key("meanwhile", "llm")).status == 200
+    # The streams' own key goes: what runs was let in.
+    front.ring.revoke("streams")
+    front.tell()
+    assert front.ask(key).status == 401
+    front.gateway.model.more.release(16 * 5)
+    assert [stream.result().status for stream in streams] == [200] * 16
+    assert {stream.result().body.count(b"piece") for stream in streams} == {5}
 
 
 def test_a_broken_certificate_is_refused_and_the_old_one_shown(front: Front) -> None:
