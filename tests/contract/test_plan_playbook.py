@@ -44,4 +44,5 @@ def test_no_task_changes_something_in_check_mode() -> None:
 
 
 def test_the_page_is_switched_on() -> None:
-    assert "callbacks_enabled = pageindex.home.plan_page, pageindex.home.warm_start\n" in (REPOSITORY / "ansible.cfg").read_text(encoding="utf-8")
+    settings = (REPOSITORY / "ansible.cfg").read_text(encoding="utf-8")
+    assert "callbacks_enabled = pageindex.home.plan_page, pageindex.home.warm_start\n" in settings

@@ -234,6 +234,7 @@ class Gateway:
             "outside_port": self.outside,
             "open_paths": ["/health"],
             "body_mib": 1,
+            "length_required": True,
             "errors": "openai",
             "wait": wait,
         }
@@ -378,6 +379,7 @@ class Gateway:
 def render(name: str, variables: dict[str, Any]) -> str:
     """Render a template of the gateway as Ansible does."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["bool"] = lambda value: str(value).lower() in ("true", "yes", "1")
     environment.tests["match"] = lambda text, pattern: re.match(pattern, text) is not None
     return environment.from_string((TEMPLATES / name).read_text(encoding="utf-8")).render(variables)
 

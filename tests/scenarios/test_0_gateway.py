@@ -120,6 +120,12 @@ def test_what_does_not_ask_for_work_is_answered_at_once(
         assert answer.headers["retry-after"] == "5"
 
 
+def test_nobody_waits_to_hear_how_the_model_is(gateway: Gateway) -> None:
+    """It needs no key from outside, so strangers could take all places."""
+    answer = gateway.ask(path="/health", method="POST")
+    assert answer.status == 503 and answer.seconds < 1.0 and gateway.waiting() == 0
+
+
 def test_the_other_services_may_count_tokens(gateway: Gateway) -> None:
     start_model(gateway)
     assert gateway.ask("/tokenize", inside=True).status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -166,3 +167,24 @@ def test_two_changes_at_a_time_both_count(folder: Path) -> None:
         thread.join()
     assert sorted(key.name for key in KeyRing(str(folder)).all()) == sorted(f"key-{number}" for number in range(12))
     assert len((folder / "gateway/keys.map").read_text().splitlines()) == 12
+
+
+def test_the_running_gateway_is_told_before_anybody_else_can_change_the_list(folder: Path) -> None:
+    """Else one that comes late would be told of a key that has been revoked meanwhile."""
+    told: list[str] = []
+
+    def tell(content: str, check: bool) -> bool:
+        handle = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        told.append(content)
+        return not check
+
+    ring = KeyRing(str(folder), tell)
+    ring.create("laptop", ["llm"])
+    assert told == [(folder / "gateway/keys.map").read_text()]
+    # The files are as they should be, and the gateway had missed it.
+    assert ring.write_out().changed
+    ring.revoke("laptop")
+    assert told[-1] == ""

@@ -15,11 +15,13 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from ansible_collections.pageindex.home.plugins.module_utils import gateway_certificate_program as program
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult, run_command
 from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
+    AUTHORITY_DAYS,
     DAYS,
     RENEW_DAYS,
     CertificateError,
     Certificates,
     CertificateSettings,
+    _time,
 )
 
 NAMES = ("ai.home.arpa", "192.168.1.5", "fd00::5", "localhost")
@@ -113,6 +115,29 @@ def test_an_authority_without_its_key_is_not_replaced_behind_the_owners_back(
     assert not Certificates(settings).ensure().files.changed
     with pytest.raises(CertificateError, match="restore it from a backup"):
         at(settings, DAYS).ensure()
+
+
+def test_an_authority_that_has_ended_is_said_and_not_signed_with(settings: CertificateSettings) -> None:
+    Certificates(settings).ensure()
+    # The last certificate does not outlive what signs it.
+    at(settings, AUTHORITY_DAYS - 100).ensure()
+    valid = served(settings).not_valid_after_utc - served(settings).not_valid_before_utc
+    assert 98 <= valid.days <= 100
+    with pytest.raises(CertificateError, match=r"ends on .*: remove ca\.crt and ca\.key"):
+        at(settings, AUTHORITY_DAYS - 20).ensure()
+
+
+def test_a_host_may_have_a_name_that_no_certificate_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, found in {"my_host": [], "ai.lan.": ["ai.lan"], "box": ["box", "box.local"]}.items():
+        monkeypatch.setattr(program.socket, "gethostname", lambda name=name: name)
+        assert program.host_names()[2 : 2 + len(found)] == found
+        assert not any("_" in one for one in program.host_names())
+
+
+def test_the_language_of_the_host_does_not_matter() -> None:
+    """Ansible sets it for modules, and a German one knows no Dec."""
+    assert _time("Dec 24 03:06:40 2027 GMT") == datetime.datetime(2027, 12, 24, 3, 6, 40, tzinfo=datetime.UTC)
+    assert _time("Mar  1 00:00:00 2027 GMT").month == 3
 
 
 def test_names_that_are_none(settings: CertificateSettings) -> None:
@@ -218,7 +243,7 @@ def test_the_daily_program_fails_before_the_owners_ends(
 ) -> None:
     path = str(settings_file(owners, tmp_path))
     monkeypatch.setattr(
-        program, "HaproxyRuntime", lambda *_: type("Away", (), {"replace_certificate": lambda *_: False})()
+        program, "HaproxyRuntime", lambda *_: type("Away", (), {"replace_certificate": lambda *_, **__: False})()
     )
     assert program.main([path]) == 0
     assert "it ends on" in capsys.readouterr().out

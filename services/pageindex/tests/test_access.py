@@ -250,6 +250,18 @@ def test_keys_may_come_from_a_file_that_others_write(guarded: Settings, keys: Ke
     with TestClient(create_app(replace(guarded, shared_keys=str(shared)))) as client:
         for key in (secret, own):
             assert client.get("/v1/documents", headers={"x-api-key": key}).status_code == 200
+        # From other machines only those of the file that is theirs too, and no session by another.
+        from_elsewhere = {"X-Pageindex-Require-Key": "true"}
+        answers = [
+            client.get("/v1/documents", headers={**from_elsewhere, "x-api-key": key}).status_code
+            for key in (secret, own)
+        ]
+        assert answers == [200, 401]
+        assert client.post("/v1/session", json={"key": own}, headers=from_elsewhere).status_code == 401
+        assert client.post("/v1/session", json={"key": own}).status_code == 200
+        assert client.get("/v1/documents").status_code == 200
+        assert client.get("/v1/documents", headers=from_elsewhere).status_code == 401
+        client.cookies.clear()
         # Replaced as a whole, as one who writes it elsewhere does.
         elsewhere.revoke("laptop")
         assert client.get("/v1/documents", headers={"x-api-key": secret}).status_code == 401

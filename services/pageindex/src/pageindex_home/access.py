@@ -100,9 +100,9 @@ class Access:
         key = self._key(headers)
         return Caller(key) if key else None
 
-    def key_of(self, secret: str) -> Key | None:
-        """The key that *secret* is; None when there is none, or it has expired. Raises Problem."""
-        return self._key_with(digest_of(secret))
+    def key_of(self, secret: str, headers: Mapping[str, str]) -> Key | None:
+        """The key that *secret* is in a request with *headers*; None when it is none that counts. Raises Problem."""
+        return self._key_with(digest_of(secret), headers)
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Caller | None:
         """Who sends a request that may be carried out; None where nobody need say. Raises Problem."""
@@ -142,16 +142,20 @@ class Access:
         kind, _, given = headers.get("authorization", "").partition(" ")
         secret = given.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
         if secret:
-            return self.key_of(secret)
+            return self.key_of(secret, headers)
         token = session_token(headers)
         digest = self.records.session(token) if token else None
         # A key that was revoked or has expired takes its sessions with it.
-        return self._key_with(digest) if digest else None
+        return self._key_with(digest, headers) if digest else None
 
-    def _key_with(self, digest: str) -> Key | None:
+    def _key_with(self, digest: str, headers: Mapping[str, str]) -> Key | None:
         try:
-            shared = self._shared_keys.find_digest(digest) if self._shared_keys else None
-            return shared or self.keys.find_digest(digest)
+            if self._shared_keys and (shared := self._shared_keys.find_digest(digest)):
+                return shared
+            # The service's own keys are for its own machine where a gateway has keys for the others.
+            if self._shared_keys and REQUIRE_KEY_HEADER in headers:
+                return None
+            return self.keys.find_digest(digest)
         except KeyFileError as error:
             raise Problem(503, "keys-unreadable", "Keys cannot be checked", f"{error}.") from error
 

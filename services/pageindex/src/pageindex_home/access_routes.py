@@ -28,7 +28,7 @@ async def session(request: Request) -> SessionOut:
 async def sign_in(request: Request, body: SignInIn) -> Response:
     """Begin a session of 30 days with a key, for browsers. It ends before that when the key does."""
     service = service_of(request)
-    key = await asyncio.to_thread(service.access.key_of, body.key.strip())
+    key = await asyncio.to_thread(service.access.key_of, body.key.strip(), request.headers)
     if key is None:
         raise Problem(
             401, "no-key", "This key is not valid", "It may have expired or been revoked; see pageindex-home keys list."

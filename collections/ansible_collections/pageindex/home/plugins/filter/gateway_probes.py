@@ -17,7 +17,7 @@ author: PageIndex Home contributors (@pageindex-home)
 """
 
 RETURN = r"""
-_value: {description: "Mappings of name, url and expected (a status).", type: list, elements: dict}
+_value: {description: "Mappings of name, url, headers and expected (a status).", type: list, elements: dict}
 """
 
 

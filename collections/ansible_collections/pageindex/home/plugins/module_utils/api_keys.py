@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
@@ -73,10 +73,15 @@ class ApiKey:
 
 
 class KeyRing:
-    """The keys in *directory*, which is made when the first key is."""
+    """The keys in *directory*, which is made when the first key is.
 
-    def __init__(self, directory: str) -> None:
+    *tell* hears of every list that is written, as HAProxy reads it, and whether it is only to be compared; it says
+    whether the running gateway had another one. It is called before anybody else can change the list.
+    """
+
+    def __init__(self, directory: str, tell: Callable[[str, bool], bool] | None = None) -> None:
         self._directory = directory
+        self._tell = tell
         self._path = os.path.join(directory, "keys.json")
 
     def all(self) -> list[ApiKey]:
@@ -197,9 +202,12 @@ class KeyRing:
                 )
         try:
             # Digests are no secrets, but nobody has a use for them either.
-            return apply_file_set([], [{**file, "secret": True} for file in files], [], check)
+            result = apply_file_set([], [{**file, "secret": True} for file in files], [], check)
         except (FileSetError, OSError) as error:
             raise ApiKeyError(f"the keys cannot be written: {error}") from error
+        if self._tell and self._tell(haproxy_map(keys), check):
+            result.changed_files.append("what the running gateway knows")
+        return result
 
 
 def haproxy_map(keys: Sequence[ApiKey]) -> str:

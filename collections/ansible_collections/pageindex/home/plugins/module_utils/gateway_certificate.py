@@ -177,17 +177,28 @@ class Certificates:
         settings = self._settings
         with tempfile.TemporaryDirectory() as folder:
             self._ensure_authority(folder)
+            left = self._authority_days_left()
             config, request, key, made = (os.path.join(folder, name) for name in ("config", "request", "key", "made"))
             names = ", ".join(f"{kind}:{name}" for kind, name in sorted(_alternatives(settings.names)))
             _write(config, _SERVER.format(title=settings.title, names=names))
             self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
             self._openssl("req", "-new", "-config", config, "-key", key, "-out", request)
             self._openssl(
-                "x509", "-req", "-in", request, "-days", str(DAYS), "-sha256", "-set_serial", _serial(),
+                "x509", "-req", "-in", request, "-days", str(min(DAYS, left)), "-sha256", "-set_serial", _serial(),
                 "-CA", settings.authority, "-CAkey", os.path.join(settings.directory, "ca.key"),
                 "-extfile", config, "-extensions", "extensions", "-out", made,
             )  # fmt: skip
             return _read(made) + _read(key)
+
+    def _authority_days_left(self) -> int:
+        """How long the authority lasts. Raises CertificateError when that is not long enough for a certificate."""
+        authority = self._look(_read(self._settings.authority))
+        if authority.days_left <= RENEW_DAYS:
+            raise CertificateError(
+                f"the host's authority {self._settings.authority} ends on {authority.ends}: remove ca.crt and ca.key"
+                " there to have a new one made, which every device has to be told to trust."
+            )
+        return authority.days_left
 
     def _ensure_authority(self, folder: str) -> None:
         """The key first: an authority without one would be trusted and of no use."""
@@ -244,7 +255,7 @@ class Certificates:
         serial = re.search(r"^serial=([0-9A-F]+)$", told, re.MULTILINE)
         if not ends or not fingerprint or not serial:
             raise CertificateError(f"openssl does not say when the certificate ends: {told!r}")
-        end = datetime.datetime.strptime(ends.group(1), "%b %d %H:%M:%S %Y GMT").replace(tzinfo=datetime.timezone.utc)
+        end = _time(ends.group(1))
         names = re.findall(r"(DNS|IP)(?: Address)?:([^,\s]+)", told)
         return _Found(
             end.date().isoformat(),
@@ -270,6 +281,11 @@ class _Found:
     names: frozenset[tuple[str, str]]
 
 
+def can_be_stated(name: str) -> bool:
+    """Whether a certificate may be for this host name."""
+    return re.fullmatch(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", name) is not None
+
+
 def _alternatives(names: Sequence[str]) -> frozenset[tuple[str, str]]:
     """Names and addresses as a certificate states them. Raises CertificateError for one that it cannot state."""
     found = set()
@@ -277,12 +293,20 @@ def _alternatives(names: Sequence[str]) -> frozenset[tuple[str, str]]:
         try:
             found.add(("IP", _plain_address(name)))
         except ValueError:
-            if not re.fullmatch(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", name):
+            if not can_be_stated(name):
                 raise CertificateError(
                     f"{name!r} is neither a host name nor an address; see gateway_certificate_names."
                 ) from None
             found.add(("DNS", name.lower()))
     return frozenset(found)
+
+
+def _time(text: str) -> datetime.datetime:
+    """``Dec 24 03:06:40 2027 GMT``, whatever language the host speaks."""
+    month, day, clock, year, _ = text.split()
+    hour, minute, second = map(int, clock.split(":"))
+    number = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split().index(month) + 1
+    return datetime.datetime(int(year), number, int(day), hour, minute, second, tzinfo=datetime.timezone.utc)
 
 
 def _plain_address(text: str) -> str:

@@ -21,6 +21,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate
     CertificateError,
     Certificates,
     CertificateSettings,
+    can_be_stated,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
 
@@ -45,17 +46,20 @@ def settings_from(path: str) -> Settings:
 
 
 def host_names() -> list[str]:
-    """Under what a client may find this host: its name, also in the local network's way, and its addresses."""
-    name = socket.gethostname()
-    names = ["localhost", "127.0.0.1", name] + ([] if "." in name else [f"{name}.local"])
-    # Addresses for documentation: nothing is sent, the kernel only says from where it would be.
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((elsewhere, 9))
-                names.append(probe.getsockname()[0])
-        except OSError:
-            continue
+    """Under what a client may find this host: its name, also in the local network's way, and its address.
+
+    A name that no certificate can state is left out; so is IPv6, whose addresses change daily on many hosts.
+    """
+    name = socket.gethostname().rstrip(".")
+    names = [name] + ([] if "." in name else [f"{name}.local"])
+    names = ["localhost", "127.0.0.1", *(one for one in names if can_be_stated(one))]
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # An address for documentation: nothing is sent, the kernel only says from where it would be.
+            probe.connect(("192.0.2.1", 9))
+            names.append(probe.getsockname()[0])
+    except OSError:
+        pass  # without a network there is none
     return names
 
 
@@ -70,7 +74,9 @@ def ensured(settings: Settings, check: bool = False, runner: Runner = run_comman
     gateway = settings.gateway
     runtime = HaproxyRuntime(gateway["container"], gateway["admin_port"], runner)
     with open(settings.certificate.served, encoding="ascii") as file:
-        told = runtime.replace_certificate(gateway["certificate"], file.read(), found.serial, check)
+        told = runtime.replace_certificate(
+            gateway["certificate"], file.read(), found.serial, anew=found.files.changed, check=check
+        )
     return found, told
 
 

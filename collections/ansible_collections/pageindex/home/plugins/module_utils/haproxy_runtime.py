@@ -30,11 +30,17 @@ class HaproxyRuntime:
         self._run = runner
 
     def ask(self, command: str, payload: str = "") -> str | None:
-        """What HAProxy answers; None when it does not run."""
+        """What HAProxy answers; None when it does not run. Raises HaproxyError when it runs and cannot be asked."""
         text = f"{command} <<\n{payload.rstrip()}\n\n" if payload else f"{command}\n"
         arguments = ["docker", "exec", "--interactive", self._container, "bash", "-c", _ASK, "ask", self._port]
         done = self._run(arguments, timeout=SECONDS, text=text)
-        return done.stdout if done.returncode == 0 else None
+        if done.returncode == 0:
+            return done.stdout
+        # "It does not run" is said only where it is known: else a revoked key would go on being accepted unnoticed.
+        state = self._run(["docker", "inspect", "--format", "{{.State.Running}}", self._container], timeout=SECONDS)
+        if state.returncode == 127 or state.stdout.strip() == "false" or "no such" in state.stderr.lower():
+            return None
+        raise HaproxyError(f"the container {self._container} cannot be asked: {done.explanation(3)}")
 
     def replace_map(self, name: str, content: str, check: bool = False) -> bool:
         """Have the map *name* hold the lines of *content*, in one step. Returns whether that was a change.
@@ -59,18 +65,20 @@ class HaproxyRuntime:
         self._told(f"commit map @{version.group(0)} {name}")
         return True
 
-    def replace_certificate(self, path: str, pem: str, serial: str, check: bool = False) -> bool:
+    def replace_certificate(self, path: str, pem: str, serial: str, *, anew: bool = False, check: bool = False) -> bool:
         """Have new connections shown the certificate in *pem* instead of what was read from *path*.
 
-        *serial* (hexadecimal) tells whether it is shown already. Connections that are open stay. Where HAProxy does not
+        *serial* (hexadecimal) tells whether it is shown already; *anew* that the file has changed, if only in what it
+        has beside that certificate. Connections that are open stay. Where HAProxy does not
         run, or shows no certificate from there, there is nothing to change. Raises HaproxyError.
         """
         shown = self.ask(f"show ssl cert {path}")
         found = re.search(r"^Serial: *([0-9A-Fa-f]+)", shown or "", re.MULTILINE)
         if not found:
             return False
-        if found.group(1).lstrip("0").upper() == serial.lstrip("0").upper() or check:
-            return found.group(1).lstrip("0").upper() != serial.lstrip("0").upper()
+        differs = anew or found.group(1).lstrip("0").upper() != serial.lstrip("0").upper()
+        if not differs or check:
+            return differs
         self._told(f"set ssl cert {path}", pem)
         answer = self._told(f"commit ssl cert {path}")
         if "Success" not in answer:

@@ -29,9 +29,8 @@ options:
   requests_per_minute: {description: Limit of a key; 0 for none., type: int}
   concurrent_requests: {description: Limit of a key; 0 for none., type: int}
   gateway:
-    description: Where the running gateway is told. Empty where none checks keys.
+    description: Where the running gateway is told; left out where none checks keys.
     type: dict
-    default: {}
     suboptions:
       container: {description: Name of the container., type: str, required: true}
       admin_port: {description: Port of HAProxy's runtime API in it., type: int, required: true}
@@ -68,10 +67,12 @@ lines:
   returned: always
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.pageindex.home.plugins.module_utils.api_keys import (
     ApiKeyError,
     KeyRing,
-    haproxy_map,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.files import FileSetResult
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
@@ -91,7 +92,6 @@ def main() -> None:
             "concurrent_requests": {"type": "int"},
             "gateway": {
                 "type": "dict",
-                "default": {},
                 "no_log": False,
                 "options": {
                     "container": {"type": "str", "required": True},
@@ -104,7 +104,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted, check = module.params, module.check_mode
-    ring = KeyRing(wanted["directory"])
+    ring = KeyRing(wanted["directory"], teller(wanted["gateway"]))
     limits = {name: wanted[name] for name in ("requests_per_minute", "concurrent_requests")}
     secret, written = "", FileSetResult()
     try:
@@ -118,19 +118,24 @@ def main() -> None:
         elif wanted["action"] == "write_out":
             written = ring.write_out(check)
         keys = ring.all()
-        told = False
-        if wanted["gateway"] and wanted["action"] != "list":
-            runtime = HaproxyRuntime(wanted["gateway"]["container"], wanted["gateway"]["admin_port"])
-            told = runtime.replace_map(wanted["gateway"]["map"], haproxy_map(keys), check)
     except ApiKeyError as error:
         module.fail_json(msg=str(error))
     except HaproxyError as error:
-        # The list is written, and counts: the gateway reads it when it starts.
-        module.fail_json(msg=f"The keys are written, but the running gateway does not know of it: {error}", key=secret)
+        again = " A key that was just made cannot be shown any more: revoke it, and make it anew."
+        module.fail_json(
+            msg=f"The list is written, but the running gateway goes by the one before: {error}"
+            + (again if wanted["action"] == "create" else "")
+        )
     made = {"key": secret} if secret else {}
-    module.exit_json(
-        changed=written.changed or told, lines=[key.line() for key in keys], diff=written.differences, **made
-    )
+    module.exit_json(changed=written.changed, lines=[key.line() for key in keys], diff=written.differences, **made)
+
+
+def teller(gateway: dict[str, Any] | None) -> Callable[[str, bool], bool] | None:
+    """How the running gateway is told of a list of keys; None where there is none to tell."""
+    if not gateway:
+        return None
+    runtime = HaproxyRuntime(gateway["container"], gateway["admin_port"])
+    return lambda content, check: runtime.replace_map(gateway["map"], content, check)
 
 
 if __name__ == "__main__":

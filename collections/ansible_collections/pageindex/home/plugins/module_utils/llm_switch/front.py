@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyRuntime
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
 
 
 class Front:
@@ -31,7 +31,10 @@ class Front:
         if not self._settings:
             return None
         ask = self._runtime_ask or HaproxyRuntime(self._settings["container"], self._settings["admin_port"]).ask
-        return ask(command)
+        try:
+            return ask(command)
+        except HaproxyError:
+            return None
 
     def _set(self, state: str) -> None:
         if self._settings:
