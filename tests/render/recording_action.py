@@ -63,6 +63,8 @@ def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]
     if module == "model_files":
         commit = "0123456789abcdef0123456789abcdef01234567"
         return {"path": f"{arguments['directory']}/{arguments['repository']}/{commit}", "commit": commit}
+    if module == "gateway_certificate":
+        return {"authority": "certificate\n", "ends": "2027-01-01", "days_left": 300, "fingerprint": "", "why": ""}
     if module == "container_image":
         return {"image": f"{arguments['repository']}:0123456789ab", "image_id": "sha256:" + "0" * 64, "labels": {}}
     return {}

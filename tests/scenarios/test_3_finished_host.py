@@ -28,7 +28,6 @@ def test_acceptance_suite_passes(finished_host: StagingHost) -> None:
     run = run_acceptance()
     assert run.returncode == 0, run.output
     assert len(run.passed) >= 40, "the suite has shrunk: " + run.output
-    assert run.seconds < 180
 
 
 def test_acceptance_suite_notices_a_broken_host(finished_host: StagingHost) -> None:

@@ -127,6 +127,9 @@ def test_check_mode_says_and_does_nothing(tmp_path: Path) -> None:
     secret, written = ring.create("laptop", ["llm"], check=True)
     assert secret == "" and written.changed
     assert not (tmp_path / "keys").exists()
+    # The services' folders come with the keys', and what is written into them.
+    assert ring.write_out(check=True).changed
+    (tmp_path / "keys").mkdir()
     assert not ring.write_out(check=True).changed
 
 

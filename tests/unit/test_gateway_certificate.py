@@ -45,6 +45,7 @@ def at(settings: CertificateSettings, days: float) -> Certificates:
 def test_a_client_that_trusts_the_authority_accepts_it(settings: CertificateSettings) -> None:
     found = Certificates(settings).ensure()
     assert (found.why, found.days_left) == ("there is none yet", DAYS - 1)
+    assert settings.authority_pem() == Path(settings.authority).read_text()
     authority = x509.load_pem_x509_certificate(Path(settings.authority).read_bytes())
     for name in (x509.DNSName("ai.home.arpa"), x509.DNSName("localhost")):
         PolicyBuilder().store(Store([authority])).build_server_verifier(name).verify(served(settings), [])

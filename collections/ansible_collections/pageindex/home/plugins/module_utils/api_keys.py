@@ -205,6 +205,9 @@ class KeyRing:
             result = apply_file_set([], [{**file, "secret": True} for file in files], [], check)
         except (FileSetError, OSError) as error:
             raise ApiKeyError(f"the keys cannot be written: {error}") from error
+        if check and not os.path.isdir(self._directory):
+            # The folders of the services will be there by then, with their files in them.
+            result.changed_files.append(self._directory)
         if self._tell and self._tell(haproxy_map(keys), check):
             result.changed_files.append("what the running gateway knows")
         return result

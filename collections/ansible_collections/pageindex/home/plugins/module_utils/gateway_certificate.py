@@ -84,6 +84,10 @@ class CertificateSettings:
         """What devices have to trust."""
         return os.path.join(self.directory, "ca.crt")
 
+    def authority_pem(self) -> str:
+        """What devices have to trust; empty for the owner's own certificate, and where there is no authority yet."""
+        return "" if self.certificate else _read(self.authority)
+
     @property
     def served(self) -> str:
         """Certificate and key in one file, as HAProxy reads them."""

@@ -35,6 +35,10 @@ ends: {description: "Its last day, ISO 8601.", type: str, returned: always}
 days_left: {description: Days until then., type: int, returned: always}
 fingerprint: {description: Its SHA-256., type: str, returned: always}
 why: {description: Why it was made anew., type: str, returned: always}
+authority:
+  description: The certificate (PEM) that devices have to trust; empty for the owner's own, and where none is made yet.
+  type: str
+  returned: always
 """
 
 from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import CertificateError
@@ -53,7 +57,7 @@ def main() -> None:
         if not module.check_mode:
             raise
         # On a clean host the file is announced, not there.
-        module.exit_json(changed=True, ends="", days_left=0, fingerprint="", why="there is none yet")
+        module.exit_json(changed=True, ends="", days_left=0, fingerprint="", why="there is none yet", authority="")
     except (CertificateError, HaproxyError) as error:
         module.fail_json(msg=f"The gateway's certificate: {error}")
     module.exit_json(
@@ -62,6 +66,7 @@ def main() -> None:
         days_left=found.days_left,
         fingerprint=found.fingerprint,
         why=found.why,
+        authority=settings.certificate.authority_pem(),
     )
 
 
