@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import ssl
 import statistics
 import subprocess
@@ -31,14 +30,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "collections"))
 
-from ansible_collections.pageindex.home.plugins.module_utils.api_keys import KeyRing
-from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
-    Certificates,
-    CertificateSettings,
-)
-from tests.scenarios.gateway_on_loopback import eventually, running
+from tests.scenarios.gateway_on_loopback import eventually, guarded, running
 
-HAPROXY_UID = 99
 #: Pieces of a stream, and seconds between them: 100 tokens/s for each client.
 PIECES, PACE = 100, 0.01
 LEAST_THROUGHPUT, MOST_LATENCY_MS, MOST_FIRST_TOKEN_MS = 0.98, 1.0, 5.0
@@ -48,7 +41,6 @@ LEAST_THROUGHPUT, MOST_LATENCY_MS, MOST_FIRST_TOKEN_MS = 0.98, 1.0, 5.0
 class Target:
     """A way to the server; the measures are in seconds, *throughput* in pieces a second, one a round."""
 
-    name: str
     port: int
     context: ssl.SSLContext | None = None
     key: str = ""
@@ -207,19 +199,15 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("keys/gateway", "certificates/gateway"):
-            (folder / part).mkdir(parents=True)
-            os.chown(folder / part, HAPROXY_UID, HAPROXY_UID)
-        settings = CertificateSettings(str(folder / "certificates"), ("127.0.0.1",))
-        Certificates(settings).ensure()
-        key, _ = KeyRing(str(folder / "keys")).create("benchmark", ["llm"], requests_per_minute=900_000)
+        ring, certificates = guarded(folder, "127.0.0.1")
+        key, _ = ring.create("benchmark", ["llm"], requests_per_minute=900_000)
         with running(folder, gateway_outside_address="0.0.0.0") as gateway:
             server = subprocess.Popen([sys.executable, "-m", "benchmarks.gateway", "--serve", str(gateway.model.port)])
             try:
                 eventually("the server to be up", lambda: gateway.status() == "UP", 30)
-                context = ssl.create_default_context(cafile=settings.authority)
-                direct = Target("direct", gateway.model.port)
-                through = Target("gateway", gateway.outside, context, key)
+                context = ssl.create_default_context(cafile=certificates.authority)
+                direct = Target(gateway.model.port)
+                through = Target(gateway.outside, context, key)
                 asyncio.run(compare(direct, through, options))
             finally:
                 server.terminate()

@@ -151,15 +151,16 @@ def http(host: Any, settings: dict[str, Any], documents_url: str) -> HttpOnHost:
     return HttpOnHost(host, documents_url if settings["documents"]["key_required"] else "")
 
 
+def own_url(scheme: str, address: str, port: int | str) -> str:
+    """Where the host itself reaches what listens on one of its addresses, or on all of them."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+
+
 def _frontend_url(settings: dict[str, Any], name: str) -> str:
     """Where a frontend of the gateway answers on the host itself."""
     [frontend] = [entry for entry in settings["frontends"] if entry["name"] == name]
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(frontend["bind_address"], frontend["bind_address"])
-    return (
-        f"http://[{address}]:{frontend['bind_port']}"
-        if ":" in address
-        else f"http://{address}:{frontend['bind_port']}"
-    )
+    return own_url("http", frontend["bind_address"], frontend["bind_port"])
 
 
 @pytest.fixture(scope="module")

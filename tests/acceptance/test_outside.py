@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import REPOSITORY, once
+from tests.acceptance.conftest import REPOSITORY, once, own_url
 from tests.acceptance.containers import Containers
 from tests.acceptance.http_on_host import Answer, HttpOnHost, request
 
@@ -71,14 +71,12 @@ class Outside:
         self._http = http
         self.frontends = {entry["name"]: entry for entry in settings["frontends"]}
         self._told = settings["outside"]
-        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._told["address"], self._told["address"])
-        self._host = f"[{address}]" if ":" in address else address
 
     def described(self, frontend: str, method: str, path: str, key: str | None) -> dict[str, Any]:
         """A request with *key*, and an empty object where it has a body."""
         scheme = "https" if self._told["tls"] else "http"
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        url = f"{scheme}://{self._host}:{self.frontends[frontend]['outside_port']}{path}"
+        url = own_url(scheme, self._told["address"], self.frontends[frontend]["outside_port"]) + path
         body: dict[str, Any] | None = {} if method in ("POST", "PUT", "PATCH") else None
         authority = self._told["authority"] if self._told["tls"] else None
         return request(url, method=method, headers=headers, json_body=body, authority=authority, with_key=False)

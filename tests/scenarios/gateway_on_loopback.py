@@ -24,9 +24,16 @@ from typing import Any, TypeVar
 
 import jinja2
 
+from ansible_collections.pageindex.home.plugins.module_utils.api_keys import KeyRing
+from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
+    Certificates,
+    CertificateSettings,
+)
 from staging import engine, images, settings
 
 TEMPLATES = settings.REPOSITORY / "templates" / "gateway"
+# The user haproxy of the image.
+HAPROXY_UID = 99
 CONTAINER = f"{settings.HOST_NAME}-gateway-test"
 T = TypeVar("T")
 
@@ -289,7 +296,7 @@ class Gateway:
             self._remove_container()
             self._folder.chmod(0o755)
             program = [
-                "docker", "run", "--name", CONTAINER, "--network", "host", "--user", "99:99",
+                "docker", "run", "--name", CONTAINER, "--network", "host", "--user", f"{HAPROXY_UID}:{HAPROXY_UID}",
                 "--volume", f"{self._folder}:{self._folder}:ro", images.haproxy().local_name, *program,
             ]  # fmt: skip
         with self._log.open("wb") as log:
@@ -382,6 +389,18 @@ def render(name: str, variables: dict[str, Any]) -> str:
     environment.filters["bool"] = lambda value: str(value).lower() in ("true", "yes", "1")
     environment.tests["match"] = lambda text, pattern: re.match(pattern, text) is not None
     return environment.from_string((TEMPLATES / name).read_text(encoding="utf-8")).render(variables)
+
+
+def guarded(folder: Path, *names: str) -> tuple[KeyRing, CertificateSettings]:
+    """Have keys (none yet) and a certificate for *names* in *folder*, where a gateway looks for them."""
+    for part in ("keys/gateway", "certificates/gateway"):
+        (folder / part).mkdir(parents=True)
+        os.chown(folder / part, HAPROXY_UID, HAPROXY_UID)
+    certificates = CertificateSettings(str(folder / "certificates"), names)
+    Certificates(certificates).ensure()
+    ring = KeyRing(str(folder / "keys"))
+    ring.write_out()
+    return ring, certificates
 
 
 @contextmanager

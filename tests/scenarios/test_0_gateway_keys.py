@@ -24,9 +24,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate
     CertificateSettings,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
-from tests.scenarios.gateway_on_loopback import CONTAINER, Answer, Gateway, Waiter, eventually, running
+from tests.scenarios.gateway_on_loopback import CONTAINER, Answer, Gateway, Waiter, eventually, guarded, running
 
-HAPROXY_UID = 99
 CHAT = "/v1/chat/completions"
 
 
@@ -120,17 +119,11 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     if "HAPROXY" in os.environ:
         pytest.fail("these tests need the container: HaproxyRuntime speaks to it by docker exec; unset HAPROXY")
     folder = tmp_path_factory.mktemp("front")
-    for name in ("keys/gateway", "certificates/gateway"):
-        (folder / name).mkdir(parents=True)
-        os.chown(folder / name, HAPROXY_UID, HAPROXY_UID)
-    settings = CertificateSettings(str(folder / "certificates"), ("127.0.0.1", "staging.home.arpa"))
-    Certificates(settings).ensure()
-    ring = KeyRing(str(folder / "keys"))
-    ring.write_out()
+    ring, certificates = guarded(folder, "127.0.0.1", "staging.home.arpa")
     with running(folder, gateway_outside_address="0.0.0.0") as gateway:
         gateway.model.start()
         eventually("the server to be up", lambda: gateway.status() == "UP")
-        yield Front(gateway, ring, settings, folder)
+        yield Front(gateway, ring, certificates, folder)
 
 
 def code(answer: Answer) -> str:

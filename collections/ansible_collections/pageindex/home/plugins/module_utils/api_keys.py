@@ -180,12 +180,12 @@ class KeyRing:
 
     def _write(self, keys: Sequence[ApiKey], check: bool) -> FileSetResult:
         """The list first: what is derived from it can be made again."""
-        files = []
+        files, at_the_gateway = [], haproxy_map(keys)
         if keys or os.path.exists(self._path):
             text = json.dumps([asdict(key) for key in keys], indent=2) + "\n"
             files.append({"path": self._path, "content": text, "mode": "0600"})
         for folder, name, content in (
-            (GATEWAY, "keys.map", haproxy_map(keys)),
+            (GATEWAY, "keys.map", at_the_gateway),
             (PAGEINDEX, "keys.json", service_keys(keys)),
         ):
             path = os.path.join(self._directory, folder)
@@ -208,7 +208,7 @@ class KeyRing:
         if check and not os.path.isdir(self._directory):
             # The folders of the services will be there by then, with their files in them.
             result.changed_files.append(self._directory)
-        if self._tell and self._tell(haproxy_map(keys), check):
+        if self._tell and self._tell(at_the_gateway, check):
             result.changed_files.append("what the running gateway knows")
         return result
 

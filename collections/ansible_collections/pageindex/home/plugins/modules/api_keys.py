@@ -100,7 +100,7 @@ def main() -> None:
                 },
             },
         },
-        required_if=[(("action"), name, ["name"]) for name in ("create", "limit", "revoke")],
+        required_if=[("action", name, ["name"]) for name in ("create", "limit", "revoke")],
         supports_check_mode=True,
     )
     wanted, check = module.params, module.check_mode
