@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -218,14 +218,26 @@ class Waiter(threading.Thread):
 
 
 class Gateway:
-    """A running HAProxy; `port` is what the host would publish, `inside` what the other services reach."""
+    """A running HAProxy; `port` is what the host would publish, `inside` what the other services reach.
+
+    *llm* changes the frontend of the model. `second` is another replica, and `fallback`, where wanted, what stands in
+    for Ollama; both are there once they are started (and the second one has a name).
+    """
 
     def __init__(
-        self, folder: Path, wait_seconds: int = 30, wait_requests: int = 64, wait: bool = True, **changes: Any
+        self,
+        folder: Path,
+        wait_seconds: int = 30,
+        wait_requests: int = 64,
+        llm: Mapping[str, Any] | None = None,
+        fallback: bool = False,
+        **changes: Any,
     ) -> None:
-        self.model = ModelServer()
+        self.model, self.second, self.fallback = ModelServer(), ModelServer(), ModelServer()
         self.names = NameServer()
-        self.names.names["vllm"] = "127.0.0.1"
+        self.names.names |= {"vllm": "127.0.0.1", "ollama": "127.0.0.1"}
+        #: As HAProxy calls them.
+        self.servers = [f"vllm:{self.model.port}", f"vllm-2:{self.second.port}", f"ollama:{self.fallback.port}"]
         self.port, self.inside, self.admin, self.outside = (free_port() for _ in range(4))
         #: The document service's, from outside; the model server stands in for it too.
         self.documents = free_port()
@@ -234,7 +246,7 @@ class Gateway:
             "bind_port": self.port,
             "internal_port": self.inside,
             # As on a host: the second one does not run, and has no address.
-            "servers": [f"vllm:{self.model.port}", f"vllm-2:{self.model.port}"],
+            "servers": self.servers[:2],
             "health_path": "/health",
             "paths": ["/v1/models", "/v1/chat/completions", "/health"],
             "internal_paths": ["/tokenize"],
@@ -243,7 +255,12 @@ class Gateway:
             "body_mib": 1,
             "length_required": True,
             "errors": "openai",
-            "wait": wait,
+            "wait": True,
+            "balance": "bounded",
+            "fallback_servers": self.servers[2:] if fallback else [],
+            "fallback_health_path": "/health",
+            "share": 100,
+            **(llm or {}),
         }
         documents = {
             "name": "pageindex",
@@ -318,7 +335,8 @@ class Gateway:
         if self._process:
             self._process.kill()
             self._process.wait(10)
-        self.model.stop()
+        for server in (self.model, self.second, self.fallback):
+            server.stop()
         self.names.close()
 
     def log(self) -> str:
@@ -372,15 +390,20 @@ class Gateway:
     def waiting(self) -> int:
         """How many requests wait: those in the backend that are with no server."""
         rows = self.statistics()
-        return int(rows["llm", "BACKEND"]["scur"]) - int(rows["llm", "llm1"]["scur"])
+        return int(rows["llm", "BACKEND"]["scur"]) - int(rows["llm", self.servers[0]]["scur"])
 
     def wait_for_waiting(self, number: int) -> None:
         """Wait until so many requests wait."""
         eventually(f"{number} waiting requests", lambda: self.waiting() == number)
 
-    def status(self) -> str:
-        """The server's status, such as UP, DOWN, DRAIN or MAINT (resolution)."""
-        return self.statistics()["llm", "llm1"]["status"]
+    def status(self, server: int = 0) -> str:
+        """A server's status, such as UP, DOWN, DRAIN or MAINT (resolution)."""
+        backend = "llm_fallback" if server == 2 else "llm"
+        return self.statistics()[backend, self.servers[server]]["status"]
+
+    def order(self, state: str, server: int = 0) -> None:
+        """Have a server be ready, in drain or in maint."""
+        self.command(f"set server llm/{self.servers[server]} state {state}")
 
 
 def render(name: str, variables: dict[str, Any]) -> str:

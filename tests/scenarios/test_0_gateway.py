@@ -55,7 +55,7 @@ def test_requests_wait_and_are_let_go_within_half_a_second(gateway: Gateway) -> 
     # What does not wait is not said to have waited.
     assert gateway.ask().waited is None
     line = next(line for line in gateway.log().splitlines() if "POST" in line and " 200 " in line)
-    waited_ms = int(line.split("llm llm/llm1 ")[1].split("/")[1])
+    waited_ms = int(line.split(f"llm llm/{gateway.servers[0]} ")[1].split("/")[1])
     assert 2300 < waited_ms < WAIT_SECONDS * 1000, line
 
 
@@ -137,7 +137,7 @@ def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -
     start_model(gateway)
     stream = gateway.waiter(body={"stream": True})
     eventually("the stream to run", lambda: gateway.model.asked)
-    gateway.command("set server llm/llm1 state drain")
+    gateway.order("drain")
     assert gateway.status() == "DRAIN"
     held = gateway.waiter()
     gateway.wait_for_waiting(1)
@@ -146,7 +146,7 @@ def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -
     answer = stream.result()
     assert answer.body == b"piece 0 piece 1 piece 2 piece 3 piece 4 "
     assert answer.waited is None
-    eventually("no request to run", lambda: gateway.statistics()["llm", "llm1"]["scur"] == "0")
+    eventually("no request to run", lambda: gateway.statistics()["llm", gateway.servers[0]]["scur"] == "0")
     assert gateway.ask("/health", method="GET").status == 503
     # A server that is stopped and started while it is drained stays drained.
     gateway.model.stop()
@@ -156,7 +156,7 @@ def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -
     gateway.model.start()
     eventually("the name to be found", lambda: gateway.status() == "DRAIN")
     assert len(gateway.model.asked) == 1
-    gateway.command("set server llm/llm1 state ready")
+    gateway.order("ready")
     ready = time.monotonic()
     assert held.result().status == 200
     assert held.at - ready < 0.5
@@ -164,10 +164,10 @@ def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -
 
 def test_maintenance_is_waited_out_too(gateway: Gateway) -> None:
     start_model(gateway)
-    gateway.command("set server llm/llm1 state maint")
+    gateway.order("maint")
     waiter = gateway.waiter()
     gateway.wait_for_waiting(1)
-    gateway.command("set server llm/llm1 state ready")
+    gateway.order("ready")
     ready = time.monotonic()
     assert waiter.result().status == 200
     assert waiter.at - ready < 0.5
@@ -215,7 +215,7 @@ def test_a_slow_health_check_is_no_failure(gateway: Gateway) -> None:
 
 
 def test_frontends_may_refuse_to_wait(tmp_path: Path) -> None:
-    with running(tmp_path, wait=False) as gateway:
+    with running(tmp_path, llm={"wait": False}) as gateway:
         eventually("the server to be found missing", lambda: gateway.status() == "DOWN")
         answer = gateway.ask()
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
@@ -231,3 +231,103 @@ def test_other_networks_are_turned_away_before_they_say_a_word(tmp_path: Path) -
             gateway.ask(path="/health", method="GET", port=gateway.outside)
         # Who is on the host itself is none of them.
         assert gateway.ask(path="/tokenize", method="GET").status == 404
+
+
+@pytest.fixture
+def replicas(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway with two model servers that are up."""
+    with running(tmp_path, wait_seconds=WAIT_SECONDS) as started:
+        started.names.names["vllm-2"] = "127.0.0.1"
+        started.model.start()
+        started.second.start()
+        eventually("both servers to be up", lambda: [started.status(0), started.status(1)] == ["UP", "UP"])
+        yield started
+
+
+def test_requests_with_one_key_meet_one_server_and_say_which(replicas: Gateway) -> None:
+    served: dict[str, set[str]] = {}
+    for number in range(24):
+        key = f"document-{number % 8}"
+        answer = replicas.ask(headers={"X-Affinity-Key": key})
+        served.setdefault(key, set()).add(answer.headers["x-served-by"])
+    assert all(len(servers) == 1 for servers in served.values()), served
+    assert {server for servers in served.values() for server in servers} == {"vllm", "vllm-2"}
+    assert not any("x-affinity-key" in map(str.lower, request["headers"]) for request in replicas.model.asked)
+
+
+def test_a_server_with_more_than_its_share_hands_requests_on(replicas: Gateway) -> None:
+    streams = [replicas.waiter(body={"stream": True}, headers={"X-Affinity-Key": "one"}) for _ in range(6)]
+    eventually("all to run", lambda: len(replicas.model.asked) + len(replicas.second.asked) == 6)
+    assert 2 <= len(replicas.model.asked) <= 4, (len(replicas.model.asked), len(replicas.second.asked))
+    for server in (replicas.model, replicas.second):
+        for _ in range(30):
+            server.more.release()
+    assert {stream.result().status for stream in streams} == {200}
+
+
+def test_a_dead_replica_leaves_and_nothing_is_lost(replicas: Gateway) -> None:
+    replicas.second.stop()
+    stopped = time.monotonic()
+    # Before a check has seen it: whoever meets it is sent on.
+    assert {replicas.ask().headers["x-served-by"] for _ in range(10)} == {"vllm"}
+    eventually("it to be found dead", lambda: replicas.status(1) == "DOWN")
+    assert time.monotonic() - stopped < 2.0
+    assert replicas.ask().status == 200
+
+
+def test_a_request_without_a_byte_of_an_answer_is_sent_on_once(replicas: Gateway) -> None:
+    replicas.second.drop = True
+    answers = [replicas.ask(body={"text": "x" * 30_000}) for _ in range(6)]
+    assert {(answer.status, answer.headers["x-served-by"]) for answer in answers} == {(200, "vllm")}
+    assert replicas.second.asked, "nobody met the one that drops requests"
+    # A request that kills its server kills two of them at most.
+    replicas.model.drop = True
+    before = len(replicas.model.asked) + len(replicas.second.asked)
+    assert replicas.ask().status == 502
+    assert len(replicas.model.asked) + len(replicas.second.asked) == before + 2
+
+
+def test_one_replica_in_drain_leaves_the_other_to_work(replicas: Gateway) -> None:
+    replicas.order("drain")
+    answers = [replicas.ask() for _ in range(6)]
+    assert {answer.headers["x-served-by"] for answer in answers} == {"vllm-2"}
+    assert all(answer.waited is None for answer in answers)
+
+
+def test_the_fallback_answers_while_no_model_server_does(tmp_path: Path) -> None:
+    with running(tmp_path, wait_seconds=WAIT_SECONDS, fallback=True) as gateway:
+        waiting = gateway.waiter()
+        gateway.wait_for_waiting(1)
+        gateway.fallback.start()
+        # Who waited is answered by whoever comes first.
+        assert waiting.result().headers["x-served-by"] == "ollama"
+        start_model(gateway)
+        assert gateway.ask().headers["x-served-by"] == "vllm"
+        gateway.model.stop()
+        # Also the one that finds out that the server is gone.
+        answers = [gateway.ask() for _ in range(3)]
+        assert {answer.headers["x-served-by"] for answer in answers} == {"ollama"}
+        assert max(answer.seconds for answer in answers) < 2.0
+        # How the model is, is told as it is.
+        eventually("it to be found dead", lambda: gateway.status() == "DOWN")
+        assert gateway.ask("/health", method="GET").status == 503
+        gateway.fallback.stop()
+        eventually("the fallback to be found dead", lambda: gateway.status(2) == "DOWN")
+        waiting = gateway.waiter()
+        gateway.wait_for_waiting(1)
+        start_model(gateway)
+        assert waiting.result().headers["x-served-by"] == "vllm"
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0, 0, 0), (50, 15, 45), (100, 60, 60)])
+def test_a_share_of_the_work_goes_to_the_fallback(tmp_path: Path, share: int, least: int, most: int) -> None:
+    with running(tmp_path, fallback=True, llm={"share": share}) as gateway:
+        gateway.fallback.start()
+        eventually("the fallback to be up", lambda: gateway.status(2) == "UP")
+        start_model(gateway)
+        served = [gateway.ask().headers["x-served-by"] for _ in range(60)]
+        assert least <= served.count("vllm") <= most and set(served) <= {"vllm", "ollama"}
+        # Without the fallback all of it is the model's.
+        gateway.fallback.stop()
+        eventually("the fallback to be found dead", lambda: gateway.status(2) == "DOWN")
+        assert gateway.ask().headers["x-served-by"] == "vllm"

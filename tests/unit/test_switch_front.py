@@ -6,7 +6,7 @@ from itertools import count
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.front import Front
 
-SETTINGS = {"container": "gateway", "backend": "llm", "servers": {"vllm": "llm1"}, "admin_port": 8405}
+SETTINGS = {"container": "gateway", "backend": "llm", "admin_port": 8405}
 
 
 class Gateway:
@@ -22,15 +22,17 @@ class Gateway:
             return "\n"
         now = self.running.pop(0) if len(self.running) > 1 else self.running[0]
         status = self.status.pop(0) if len(self.status) > 1 else self.status[0]
+        # The backend for what does not wait stands first, and has a request of its own on the same server.
         return (
-            f"# pxname,svname,qcur,scur,status\nllm,FRONTEND,,9,OPEN\nllm,llm1,0,{now},{status}\nllm,BACKEND,0,9,UP\n"
+            f"# pxname,svname,qcur,scur,status\nllm_now,vllm:8000,0,{min(now, 1)},no check\nllm,FRONTEND,,9,OPEN\n"
+            f"llm,vllm:8000,0,{max(now - 1, 0)},{status}\nllm,vllm-2:8000,0,7,UP\nllm,BACKEND,0,9,UP\n"
         )
 
 
 def test_drain_waits_for_running_requests() -> None:
     gateway = Gateway([2, 1, 0], ["DRAIN"])
     assert Front(SETTINGS, "vllm", gateway).drain(60) == 0
-    assert gateway.commands[0] == "set server llm/llm1 state drain"
+    assert gateway.commands[0] == "set server llm/vllm:8000 state drain"
     assert gateway.commands.count("show stat") == 3
 
 
@@ -42,7 +44,7 @@ def test_drain_is_bounded_and_says_what_still_runs() -> None:
 def test_open_waits_until_the_server_is_up() -> None:
     gateway = Gateway([0], ["DOWN", "DOWN 1/2", "UP"])
     assert Front(SETTINGS, "vllm", gateway).wait_open(60)
-    assert gateway.commands[0] == "set server llm/llm1 state ready"
+    assert gateway.commands[0] == "set server llm/vllm:8000 state ready"
 
 
 def test_open_is_bounded() -> None:

@@ -13,9 +13,12 @@ from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
 
+# On which every model server listens (vllm_deployment.settings_of).
+ENGINE_PORT = 8000
+
 
 class Front:
-    """The gateway's view of one service: a server of a backend.
+    """The gateway's view of one service: a server of a backend, which it calls by its address (vllm:8000).
 
     Without settings, without a server of that service, or without a running gateway, there is no front.
     """
@@ -23,8 +26,8 @@ class Front:
     def __init__(
         self, settings: Mapping[str, Any] | None, service: str, ask: Callable[[str], str | None] | None = None
     ) -> None:
-        server = ((settings or {}).get("servers") or {}).get(service)
-        self._settings = {**(settings or {}), "server": server} if server else {}
+        self._settings = dict(settings or {})
+        self._server = f"{service}:{ENGINE_PORT}"
         self._runtime_ask = ask
 
     def _ask(self, command: str) -> str | None:
@@ -38,7 +41,7 @@ class Front:
 
     def _set(self, state: str) -> None:
         if self._settings:
-            self._ask(f"set server {self._settings['backend']}/{self._settings['server']} state {state}")
+            self._ask(f"set server {self._settings['backend']}/{self._server} state {state}")
 
     def close(self) -> None:
         """New requests wait; running ones go on."""
@@ -48,20 +51,21 @@ class Front:
         """Requests go to the server as soon as the gateway finds it healthy."""
         self._set("ready")
 
-    def look(self) -> dict[str, str] | None:
-        """HAProxy's own row about the server (columns of `show stat`), or None where there is no front."""
-        text = self._ask("show stat")
-        if not text:
-            return None
-        for row in csv.DictReader(io.StringIO(text.lstrip("# "))):
-            if row.get("pxname") == self._settings["backend"] and row.get("svname") == self._settings["server"]:
-                return dict(row)
-        return None
+    def look(self) -> list[dict[str, str]]:
+        """HAProxy's own rows about the server (columns of `show stat`), that of its health first; [] without a front.
+
+        Other backends have the same server under the same name, in the same state, for other requests.
+        """
+        rows = [
+            dict(row)
+            for row in csv.DictReader(io.StringIO((self._ask("show stat") or "").lstrip("# ")))
+            if row.get("svname") == self._server
+        ]
+        return sorted(rows, key=lambda row: row.get("pxname") != self._settings["backend"])
 
     def running(self) -> int:
         """Requests that the server is working on (0 where there is no front)."""
-        row = self.look()
-        return int(row["scur"] or 0) if row else 0
+        return sum(int(row["scur"] or 0) for row in self.look())
 
     def drain(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
         """Close, and wait until no request runs, at most `seconds`. Returns how many still run."""
@@ -77,8 +81,10 @@ class Front:
         """Open, and wait until the gateway sends requests to the server; True also where there is no front."""
         self.open()
         deadline = clock() + seconds
-        row = self.look()
-        while row and not row["status"].startswith("UP") and clock() < deadline:
+        while True:
+            rows = self.look()
+            if not rows or rows[0]["status"].startswith("UP"):
+                return True
+            if clock() >= deadline:
+                return False
             time.sleep(0.2)
-            row = self.look()
-        return row is None or row["status"].startswith("UP")
