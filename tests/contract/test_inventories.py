@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ MODELS = read_yaml(REPOSITORY / "catalogue" / "models.yml")
 def load(inventory: str) -> dict[str, Any]:
     """What ansible-inventory makes of it; its warnings are errors here."""
     finished = subprocess.run(
-        [Path(sys.executable).with_name("ansible-inventory"), "-i", f"inventory/{inventory}", "--list"],
+        [Path(sys.executable).with_name("ansible-inventory"), "-i", REPOSITORY / "inventory" / inventory, "--list"],
         cwd=REPOSITORY,
         env=os.environ | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "LC_ALL": "C.UTF-8"},
         capture_output=True,
@@ -83,3 +84,10 @@ def test_the_file_an_owner_edits_stays_short() -> None:
     path = REPOSITORY / "inventory" / "home" / "group_vars" / "all" / "main.yml"
     settings = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"#? ?\w+: ", line)]
     assert len(settings) <= 12
+
+
+def test_a_certificate_beside_the_inventory_is_none_of_it(tmp_path: Path) -> None:
+    """The gateway's authority is copied there, and an owner's own is looked up there."""
+    shutil.copytree(REPOSITORY / "inventory" / "home", tmp_path / "home")
+    (tmp_path / "home" / "home-ca.crt").write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    assert load(str(tmp_path / "home"))["gateway_hosts"]["hosts"]
