@@ -79,7 +79,8 @@ def show(answer: dict, seconds: float) -> None:
     """Print the closing screen from what the host itself reports."""
     state = json.loads(host.execute("cat /var/lib/pageindex-home/llm/state.json", check=True).stdout)
     record = state["current"]["record"]
-    look = f"docker exec {state['current']['service']} python3 /opt/pageindex-home/container_report.py"
+    server = state["current"]["servers"][0]["service"]
+    look = f"docker exec {server} python3 /opt/pageindex-home/container_report.py"
     report = json.loads(host.execute(look, check=True).stdout)
     names = [name.split("(UUID")[0].strip() for name in host.execute("nvidia-smi -L", check=True).stdout.splitlines()]
     driver = host.execute("nvidia-smi --query-gpu=driver_version --format=csv,noheader", check=True).stdout.split()[0]

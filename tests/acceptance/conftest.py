@@ -141,7 +141,9 @@ def deployed(host: Any, settings: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def containers(host: Any, deployed: dict[str, Any]) -> Containers:
     """The stack's containers, inspected once."""
-    services = {"vllm": deployed.get("service", "vllm"), "pageindex": "pageindex", "gateway": "gateway"}
+    # The model server's replicas: vllm is the first one.
+    names = [server["service"] for server in deployed["servers"]]
+    services = {"vllm": names[0], **{name: name for name in names[1:]}, "pageindex": "pageindex", "gateway": "gateway"}
     return once(host, "containers", lambda: Containers(host, services))
 
 

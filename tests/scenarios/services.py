@@ -11,10 +11,11 @@ STATE_DIRECTORY = "/var/lib/pageindex-home/llm"
 
 
 def services() -> dict[str, str]:
-    """What the tests call a service → its name on the host: the model server runs in one of two."""
+    """What the tests call a service → its name on the host: the (first) model server runs in one of two."""
     found = host.execute(f"cat {STATE_DIRECTORY}/state.json")
     current = json.loads(found.stdout)["current"] if found.returncode == 0 else None
-    return {"vllm": (current or {}).get("service", "vllm"), "pageindex": "pageindex", "gateway": "gateway"}
+    server = current["servers"][0]["service"] if current else "vllm"
+    return {"vllm": server, "pageindex": "pageindex", "gateway": "gateway"}
 
 
 def container_states() -> dict[str, tuple[str, str, str]]:

@@ -84,7 +84,7 @@ def test_nobody_waits_and_nothing_is_lost(changed_over: tuple[Run, dict[str, Any
 
 def test_only_the_new_one_runs_and_is_started_at_boot(changed_over: tuple[Run, dict[str, Any]]) -> None:
     current = state()["current"]
-    assert (current["record"]["model"], current["record"]["gpus"], current["service"]) == (SECOND, [1], "vllm-2")
+    assert (current["record"]["model"], current["servers"]) == (SECOND, [{"service": "vllm-2", "gpus": [1]}])
     assert containers() == ["vllm-2"]
     assert units() == {"vllm": ("inactive", "disabled"), "vllm-2": ("active", "enabled")}
     assert chat()
@@ -102,7 +102,7 @@ def test_the_way_back_is_beside_too_and_is_finished_by_a_program_that_was_killed
         killed.wait(10)
     assert run.returncode == 0, run.explain()
     after = wait_for_end()
-    assert after["last"]["ok"] and after["current"]["service"] == "vllm", after["last"]
+    assert after["last"]["ok"] and after["current"]["servers"][0]["service"] == "vllm", after["last"]
     assert after["current"]["record"]["model"] == FIRST
     assert containers() == ["vllm"]
     assert units() == {"vllm": ("active", "enabled"), "vllm-2": ("inactive", "disabled")}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_health import Check
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.program import boot_id
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import Server, rollout
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import Switch
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import ServiceError
@@ -21,10 +25,34 @@ class Killed(BaseException):
     """The program was killed, or the power went: nothing of it runs any more."""
 
 
-def record(identifier: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shape:
+    """The cards of the replicas before and after, and whether somebody serves all the while."""
+
+    before: tuple[tuple[int, ...], ...]
+    after: tuple[tuple[int, ...], ...]
+    no_gap: bool = False
+
+
+SHAPES = {
+    "in turn": Shape(((0,),), ((0,),)),
+    "beside": Shape(((0,),), ((1,),), no_gap=True),
+    "rolling": Shape(((0,), (1,)), ((0,), (1,)), no_gap=True),
+    "joined": Shape(((0,), (1,)), ((0, 1),)),
+    "split": Shape(((0, 1),), ((0,), (1,))),
+    "grown": Shape(((0,),), ((0,), (1,)), no_gap=True),
+    "shrunk": Shape(((0,), (1,)), ((1,),), no_gap=True),
+    "on a processor": Shape(((),), ((),)),
+}
+
+
+def record(identifier: str, replicas: Sequence[Sequence[int]] = ((0,),)) -> dict[str, Any]:
     """The record of a deployment."""
     name = {OLD: "old", NEW: "new"}[identifier]
-    return {"model": name, "config_hash": identifier, "arguments": [], "path": "/m", "gpus": [0]}
+    return {
+        "model": name, "config_hash": identifier, "arguments": [], "path": "/m",
+        "gpus": [gpu for gpus in replicas for gpu in gpus], "replicas": [list(gpus) for gpus in replicas],
+    }  # fmt: skip
 
 
 def files(identifier: str) -> dict[str, str]:
@@ -33,21 +61,27 @@ def files(identifier: str) -> dict[str, str]:
 
 
 class PretendedHost:
-    """What outlives the program: the store, and of each service the folder, the process, the gateway's state.
+    """What outlives the program: the store, and of each service the folder, the process, the gateway's state."""
 
-    With `beside` the new server runs in the other service.
-    """
-
-    def __init__(self, tmp_path: Path, first: bool = False, beside: bool = False) -> None:
+    def __init__(self, tmp_path: Path, first: bool = False, shape: str = "in turn") -> None:
         self.store = Store(str(tmp_path / "llm"))
-        self.beside = beside
+        self.shape = SHAPES[shape]
+        self.no_gap = self.shape.no_gap and not first
         self.folders: dict[str, dict[str, str]] = {slot: {} for slot in SLOTS}
         self.running: dict[str, str] = {}
+        #: The cards of the server that runs.
+        self.cards: dict[str, tuple[int, ...]] = {}
         self.at_boot: set[str] = set()
         self.closed: set[str] = set()
-        if not first:
-            self.folders[SLOTS[0]], self.running[SLOTS[0]] = files(OLD), OLD
-            self.at_boot.add(SLOTS[0])
+        self.old = (
+            [Server(slot, gpus) for slot, gpus in zip(SLOTS, self.shape.before, strict=False)] if not first else []
+        )
+        self.steps_wanted = rollout(record(NEW, self.shape.after), self.old, SLOTS)
+        self.new = [step.server for step in self.steps_wanted]
+        for server in self.old:
+            self.folders[server.service], self.running[server.service] = server.files(files(OLD)), OLD
+            self.cards[server.service] = server.gpus
+            self.at_boot.add(server.service)
         self.refuses: dict[str, str] = {}  # identifier → what its engine says instead of starting
         self.golden_red = ""
         self.proof_red = ""
@@ -56,7 +90,8 @@ class PretendedHost:
         self.kill_at = -1  # number of the step before which everything ends
         if not first:
             self.store.keep_files(OLD, files(OLD))
-        current = {"id": OLD, "record": record(OLD), "service": SLOTS[0], "since": 1}
+        places = [server.as_dict() for server in self.old]
+        current = {"id": OLD, "record": record(OLD, self.shape.before), "servers": places, "since": 1}
         state = State(current=None if first else current)
         self.store.keep_files(NEW, files(NEW))
         state.switch = self.order()
@@ -78,8 +113,9 @@ class PretendedHost:
             "phase": "requested",
             "boot": boot_id(),
             "started": 1,
-            "record": record(NEW),
-            "service": SLOTS[1] if self.beside else SLOTS[0],
+            "record": record(NEW, self.shape.after),
+            "servers": [server.as_dict() for server in self.new],
+            "steps": json.loads(json.dumps([step.as_dict() for step in self.steps_wanted])),
             "prediction": {"server": {"model": "new", "card": "x"}, "predicted": {"kv_pool_mib": 5}},
             "settings": {
                 "slots": list(SLOTS),
@@ -96,7 +132,7 @@ class PretendedHost:
 
     def step(self, name: str) -> None:
         """Something that changes the host is about to happen."""
-        assert not self.beside or self.reached, f"clients reach nobody before {name}: {self.steps}"
+        assert not self.no_gap or self.reached, f"clients reach nobody before {name}: {self.steps}"
         if len(self.steps) == self.kill_at:
             self.kill_at = -1
             raise Killed(name)
@@ -113,8 +149,9 @@ class PretendedHost:
         )
 
     def golden(self, url: str, *_: Any) -> tuple[list[Check], dict[str, float]]:
-        assert NEW not in self.reached, "the gateway must not send requests to a server that is not checked"
-        assert self.running[url.removeprefix("http://")] == NEW
+        service = url.removeprefix("http://")
+        assert service in self.closed, "the gateway must not send requests to a server that is not checked"
+        assert self.running[service] == NEW
         return [Check("chat", not self.golden_red, self.golden_red or "words")], dict(SPEED)
 
     def proof(self, proof: Mapping[str, Any]) -> tuple[bool, str]:
@@ -129,17 +166,22 @@ class PretendedHost:
 
     @property
     def serves(self) -> str | None:
-        """The deployment that clients reach, and no other one runs."""
-        return self.reached[0] if len(self.reached) == len(self.running) == 1 else None
+        """The deployment all of whose servers clients reach, and no other one runs."""
+        deployments = set(self.running.values())
+        if len(deployments) != 1 or self.reached != list(self.running.values()):
+            return None
+        (identifier,) = deployments
+        return identifier if set(self.running) == {server.service for server in self.servers(identifier)} else None
 
-    def slot(self, identifier: str) -> str:
+    def servers(self, identifier: str) -> list[Server]:
         """Where a deployment belongs."""
-        return SLOTS[1] if self.beside and identifier == NEW else SLOTS[0]
+        return self.old if identifier == OLD else self.new
 
     def is_whole(self, identifier: str) -> bool:
         """Whether a deployment's files are in place and it alone is started at boot."""
-        slot = self.slot(identifier)
-        return self.folders[slot] == files(identifier) and self.at_boot == {slot}
+        servers = self.servers(identifier)
+        placed = all(self.folders[server.service] == server.files(files(identifier)) for server in servers)
+        return placed and self.at_boot == {server.service for server in servers}
 
 
 class Engine:
@@ -158,6 +200,7 @@ class Engine:
     def ensure_running(self) -> None:
         if self.name not in self.host.running:
             self.host.running[self.name] = _hash(self.host.folders[self.name])
+            self.host.cards[self.name] = _cards(self.host.folders[self.name])
 
     def retire(self) -> None:
         self.host.at_boot.discard(self.name)
@@ -180,10 +223,15 @@ class Engine:
         if at_boot:
             self.host.at_boot.add(self.name)
         tell("loading the weights")
-        assert self.host.folders[self.name] == files(config_hash)
+        cards = _cards(self.host.folders[self.name])
+        server = Server(self.name, cards)
+        assert self.host.folders[self.name] == server.files(files(config_hash))
+        for other in self.host.running:
+            assert not set(cards) & set(self.host.cards[other]), f"{self.name} and {other} on one card"
         if config_hash in self.host.refuses:
             raise ServiceError(self.host.refuses[config_hash])
         self.host.running[self.name] = config_hash
+        self.host.cards[self.name] = cards
         return 2.5
 
     def log(self) -> list[str]:
@@ -200,6 +248,10 @@ class Engine:
 
 def _hash(folder: Mapping[str, str]) -> str:
     return folder["compose.yml"].partition(" ")[2].strip()
+
+
+def _cards(folder: Mapping[str, str]) -> tuple[int, ...]:
+    return tuple(int(found) for found in re.findall(r"^CARD_\d+=(\d+)$", folder[".env"], re.MULTILINE))
 
 
 class Front:

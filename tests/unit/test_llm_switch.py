@@ -6,21 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.pageindex.home.plugins.module_utils.llm_health import Check
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import program
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import servers_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import busy, summary
-from tests.unit.switch_host import NEW, OLD, SPEED, Killed, PretendedHost, files
+from tests.unit.switch_host import NEW, OLD, SHAPES, SLOTS, SPEED, Killed, PretendedHost, files
 
-in_turn_and_beside = pytest.mark.parametrize("beside", [False, True], ids=["in turn", "beside"])
+PLACE = ["place compose.yml", "place unit.env", "place .env"]
+every_shape = pytest.mark.parametrize("shape", list(SHAPES))
 
 
-@in_turn_and_beside
-def test_a_good_switch_is_kept_and_the_one_before_stays_as_the_way_back(tmp_path: Path, beside: bool) -> None:
-    host = PretendedHost(tmp_path, beside=beside)
+@every_shape
+def test_a_good_switch_is_kept_and_the_one_before_stays_as_the_way_back(tmp_path: Path, shape: str) -> None:
+    host = PretendedHost(tmp_path, shape=shape)
     host.switch().perform()
     state = host.store.read()
     assert host.serves == NEW
     assert host.is_whole(NEW)
-    assert state.current and state.current["service"] == host.slot(NEW)
+    assert state.current and servers_of(state.current, SLOTS) == host.new
     assert state.current and state.current["id"] == NEW
     assert state.previous and state.previous["id"] == OLD
     assert state.switch is None
@@ -32,21 +35,49 @@ def test_order_of_events(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path)
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    place = ["place compose.yml", "place unit.env"]
-    assert doing == ["close vllm", "stop vllm", *place, "start vllm", "open vllm"]
+    assert doing == ["close vllm", "stop vllm", *PLACE, "start vllm", "open vllm"]
 
 
 def test_order_of_events_beside(tmp_path: Path) -> None:
     """At every step clients reach one of them; the host asserts that itself."""
-    host = PretendedHost(tmp_path, beside=True)
+    host = PretendedHost(tmp_path, shape="beside")
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    new = ["close vllm-2", "stop vllm-2", "place compose.yml", "place unit.env", "start vllm-2", "open vllm-2"]
+    new = ["close vllm-2", "stop vllm-2", *PLACE, "start vllm-2", "open vllm-2"]
     assert doing == [*new, "enable vllm-2", "close vllm", "stop vllm", "open vllm"]
     last = host.store.read().last
     assert last is not None
     assert (last["beside"], last["gap_seconds"]) == (True, 0.0)
     assert "no request waited" in " ".join(summary(last))
+
+
+def test_replicas_are_exchanged_one_at_a_time(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path, shape="rolling")
+    host.switch().perform()
+    doing = [step for step in host.steps if not step.startswith("write")]
+    one = ["close {0}", "stop {0}", *PLACE, "start {0}", "open {0}"]
+    assert doing == [step.format(name) for name in SLOTS for step in one]
+    last = host.store.read().last
+    assert last is not None
+    assert (last["beside"], last["gap_seconds"], last["servers"]) == (False, 0.0, 2)
+    assert "one at a time: no request waited" in " ".join(summary(last))
+
+
+def test_a_replica_that_is_red_brings_the_one_before_it_back_as_well(tmp_path: Path) -> None:
+    host = PretendedHost(tmp_path, shape="rolling")
+    asked: list[str] = []
+
+    def golden(url: str, *rest: object) -> tuple[list[Check], dict[str, float]]:
+        asked.append(url)
+        host.golden_red = "" if len(asked) == 1 else "garbage"
+        return PretendedHost.golden(host, url, *rest)
+
+    host.golden = golden  # type: ignore[method-assign]
+    host.switch().perform()
+    last = host.store.read().last
+    assert last is not None and not last["ok"] and "garbage" in last["reason"] and "(vllm-2)" in last["reason"]
+    assert asked == ["http://vllm", "http://vllm-2"]
+    assert host.serves == OLD and host.is_whole(OLD)
 
 
 def test_what_the_start_told_is_kept_for_the_next_plan(tmp_path: Path) -> None:
@@ -68,17 +99,17 @@ def test_what_the_start_told_is_kept_for_the_next_plan(tmp_path: Path) -> None:
         ({"dies": "it ended after it had been ready"}, "settling", "it ended"),
     ],
 )
-@in_turn_and_beside
+@every_shape
 def test_anything_red_brings_the_one_before_back(
-    tmp_path: Path, fault: dict, phase: str, said: str, beside: bool
+    tmp_path: Path, fault: dict, phase: str, said: str, shape: str
 ) -> None:
-    host = PretendedHost(tmp_path, beside=beside)
+    host = PretendedHost(tmp_path, shape=shape)
     vars(host).update(fault)
     host.switch().perform()
     state = host.store.read()
     assert host.serves == OLD
     assert host.is_whole(OLD)
-    assert not beside or "stop vllm" not in host.steps, "the one before was not disturbed"
+    assert shape != "beside" or "stop vllm" not in host.steps, "the one before was not disturbed"
     assert state.current and state.current["id"] == OLD
     assert state.switch is None
     assert state.last is not None
@@ -109,20 +140,21 @@ def test_first_deployment_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -
     assert not host.closed
 
 
-def _steps_of_a_switch(tmp_path: Path, beside: bool, **fault: object) -> int:
-    host = PretendedHost(tmp_path / "count", beside=beside)
+def _steps_of_a_switch(tmp_path: Path, shape: str, **fault: object) -> int:
+    host = PretendedHost(tmp_path / "count", shape=shape)
     vars(host).update(fault)
     host.switch().perform()
     return len(host.steps)
 
 
 @pytest.mark.parametrize("fault", [{}, {"golden_red": "garbage"}], ids=["good", "red"])
-@in_turn_and_beside
-def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, fault: dict, beside: bool) -> None:
-    """Also killed a second time, at every step of the undoing."""
-    for kill_at in range(_steps_of_a_switch(tmp_path, beside, **fault)):
-        for second in (None, 0, 2, 4, 6):
-            host = PretendedHost(tmp_path / f"{kill_at}-{second}", beside=beside)
+@every_shape
+def test_killed_before_any_step_something_serves_in_the_end(tmp_path: Path, fault: dict, shape: str) -> None:
+    """Also killed a second time, in the midst of the undoing."""
+    seconds = (None, 0, 2, 4, 6) if shape in ("in turn", "beside", "rolling") else (None, 3)
+    for kill_at in range(_steps_of_a_switch(tmp_path, shape, **fault)):
+        for second in seconds:
+            host = PretendedHost(tmp_path / f"{kill_at}-{second}", shape=shape)
             vars(host).update(fault)
             host.kill_at = kill_at
             with pytest.raises(Killed):
@@ -154,17 +186,16 @@ def _started_again(host: PretendedHost) -> None:
         switch.undo("killed")
 
 
-@in_turn_and_beside
-def test_at_boot_the_files_of_what_will_serve_are_in_place_before_anything_starts(tmp_path: Path, beside: bool) -> None:
-    for kill_at in range(_steps_of_a_switch(tmp_path, beside)):
-        host = PretendedHost(tmp_path / str(kill_at), beside=beside)
+@every_shape
+def test_at_boot_the_files_of_what_will_serve_are_in_place_before_anything_starts(tmp_path: Path, shape: str) -> None:
+    for kill_at in range(_steps_of_a_switch(tmp_path, shape)):
+        host = PretendedHost(tmp_path / str(kill_at), shape=shape)
         host.kill_at = kill_at
         with pytest.raises(Killed):
             host.switch().perform()
-        host.running, host.closed, host.steps, host.beside = {}, set(), [], False
+        host.running, host.closed, host.steps, host.no_gap = {}, set(), [], False
         if host.store.read().switch is not None:
             host.switch().put_back_files("the host restarted")
-        host.beside = beside
         assert not any(step.startswith("start") for step in host.steps)
         state = host.store.read()
         assert state.switch is None

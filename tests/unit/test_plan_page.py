@@ -87,7 +87,7 @@ def test_a_server_that_starts_beside_the_other_costs_no_downtime() -> None:
     llm(page, running="qwen3-32b-awq", seconds=94.6, model="qwen3-8b-awq")
     result(page, "llm_deployment", changed=True, beside=True)
     assert line(page, "Downtime") == (
-        "none of the LLM: the new server starts beside qwen3-32b-awq on another card "
+        "none of the LLM: qwen3-32b-awq serves until a new server does, on another card "
         "(95 s at the last start of this server here)"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import request
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import Wish
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import (
+    Server,
+    Step,
+    replicas_of,
+    rollout,
+    servers_of,
+)
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store, StoreError
-from tests.unit.switch_host import NEW, OLD, files, record
+from tests.unit.switch_host import NEW, OLD, SLOTS, files, record
 
 
 class Engine:
@@ -46,24 +54,36 @@ def store(tmp_path: Path) -> Store:
     return found
 
 
-def needed(store: Store, engine: Engine, wish: Wish) -> str:
-    return request.needed(store, store.read(), engine, wish)  # type: ignore[arg-type]
-
-
-SAME = Wish(files(OLD), record(OLD))
 SETTINGS: dict[str, Any] = {"slots": ["vllm", "vllm-2"], "beside": True, "drain_seconds": 3}
+SAME = Wish(files(OLD), record(OLD))
+# As they lie in the folder of its one server.
+PLACED = Server("vllm", (0,)).files(files(OLD))
+
+
+def needed(store: Store, engine: Engine, wish: Wish) -> str:
+    return request.needed(store, store.read(), wish, SETTINGS, lambda _: engine)  # type: ignore[arg-type, return-value]
+
+
+def take_over(store: Store, engine: Engine, wish: Wish) -> None:
+    request.change_in_place(
+        store,
+        store.read(),
+        wish,
+        SETTINGS,
+        lambda _: engine,  # type: ignore[arg-type, return-value]
+    )
 
 
 def test_nothing_where_it_runs_as_wished(store: Store) -> None:
-    assert needed(store, Engine(OLD, files(OLD)), SAME) == request.NOTHING
+    assert needed(store, Engine(OLD, PLACED), SAME) == request.NOTHING
 
 
 @pytest.mark.parametrize(
     ("engine", "wish"),
     [
-        (Engine(OLD, files(OLD)), Wish(files(NEW), record(NEW))),
-        (Engine(None, files(OLD)), SAME),
-        (Engine("c" * 64, files(OLD)), SAME),
+        (Engine(OLD, PLACED), Wish(files(NEW), record(NEW))),
+        (Engine(None, PLACED), SAME),
+        (Engine("c" * 64, PLACED), SAME),
     ],
     ids=["another model", "down", "something else runs"],
 )
@@ -72,9 +92,9 @@ def test_a_switch_where_another_start_is_needed(store: Store, engine: Engine, wi
 
 
 def test_what_runs_as_wished_is_taken_over_without_a_start(tmp_path: Path) -> None:
-    store, engine = Store(str(tmp_path)), Engine(OLD, files(OLD))
+    store, engine = Store(str(tmp_path)), Engine(OLD, PLACED)
     assert needed(store, engine, SAME) == request.IN_PLACE
-    request.change_in_place(store, store.read(), engine, SAME)  # type: ignore[arg-type]
+    take_over(store, engine, SAME)
     assert needed(store, engine, SAME) == request.NOTHING
 
 
@@ -84,9 +104,9 @@ def test_a_switch_where_nothing_was_ever_deployed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["a file of the folder", "a kept file", "the record", "start at boot"])
 def test_what_the_engine_does_not_read_is_mended_without_a_start(store: Store, what: str) -> None:
-    engine, wish = Engine(OLD, files(OLD)), SAME
+    engine, wish = Engine(OLD, PLACED), SAME
     if what == "a file of the folder":
-        engine.folder = {**files(OLD), "unit.env": "edited by hand"}
+        engine.folder = {**PLACED, "unit.env": "edited by hand"}
     elif what == "a kept file":
         store.keep_files(OLD, {"compose.yml": "lost"})
     elif what == "the record":
@@ -94,7 +114,7 @@ def test_what_the_engine_does_not_read_is_mended_without_a_start(store: Store, w
     else:
         engine.at_boot = False
     assert needed(store, engine, wish) == request.IN_PLACE
-    request.change_in_place(store, store.read(), engine, wish)  # type: ignore[arg-type]
+    take_over(store, engine, wish)
     assert needed(store, engine, wish) == request.NOTHING
 
 
@@ -107,40 +127,62 @@ def test_asking_writes_the_wish_down_and_starts_the_program(store: Store, monkey
         return ""
 
     monkeypatch.setattr(request, "_systemctl", systemctl)
-    ticket = request.ask(store, store.read(), Wish(files(NEW), record(NEW)), SETTINGS)
+    engines: Any = lambda _: Engine(OLD, PLACED)  # noqa: E731
+    ticket = request.ask(store, store.read(), Wish(files(NEW), record(NEW)), SETTINGS, engines)
     order = store.read().switch
     assert order is not None
     assert (order["ticket"], order["phase"], order["settings"]) == (ticket, "requested", SETTINGS)
-    assert order["service"] == "vllm"
+    assert order["servers"] == [{"service": "vllm", "gpus": [0]}]
+    assert order["steps"] == [{"server": {"service": "vllm", "gpus": [0]}, "stops": ["vllm"]}]
     assert store.files(NEW) == files(NEW)
     assert commands == [("start", "--no-block", request.SWITCH_UNIT)]
 
 
-@pytest.mark.parametrize(
-    ("cards", "taken", "beside", "slot"),
-    [
-        ([1], [0], True, "vllm-2"),
-        ([1], [0], False, "vllm"),
-        ([0], [0], True, "vllm"),
-        ([0, 1], [0], True, "vllm"),
-        ([], [0], True, "vllm"),
-        ([1], [], True, "vllm"),
-    ],
-)
-def test_a_server_that_shares_no_card_starts_beside(
-    cards: list[int], taken: list[int], beside: bool, slot: str
-) -> None:
-    state = State(current={"id": OLD, "record": {**record(OLD), "gpus": taken}, "since": 1})
-    wish = Wish(files(NEW), {**record(NEW), "gpus": cards})
-    settings = {**SETTINGS, "beside": beside}
-    assert request.service_for(state, wish, settings) == slot
-    assert request.serving(state, settings) == "vllm"
-    there = State(current={**(state.current or {}), "service": "vllm-2"})
-    assert request.service_for(there, wish, settings) == {"vllm": "vllm-2", "vllm-2": "vllm"}[slot]
+@pytest.mark.parametrize("down", [["vllm-2"], ["vllm", "vllm-2"]], ids=["one", "both"])
+def test_only_replicas_that_are_down_are_started_again(store: Store, down: list[str]) -> None:
+    places = [Server("vllm", (0,)), Server("vllm-2", (1,))]
+    wish = Wish(files(OLD), record(OLD, [[0], [1]]))
+    current = {"id": OLD, "record": wish.record, "servers": [place.as_dict() for place in places], "since": 1}
+    engines: Any = lambda name: Engine(None if name in down else OLD, {})  # noqa: E731
+    state = State(current=current)
+    assert request.needed(store, state, wish, SETTINGS, engines) == request.SWITCH
+    steps = request.steps(state, wish, SETTINGS, engines)
+    assert [(step.server.service, step.stops) for step in steps] == [(name, (name,)) for name in down]
+    assert request.targets(state, wish, SETTINGS) == places
+    assert request.somebody_serves(state, wish, SETTINGS, engines) is (down == ["vllm-2"])
 
 
-def test_a_first_server_has_the_first_service() -> None:
-    assert request.service_for(State(), Wish(files(NEW), record(NEW)), SETTINGS) == "vllm"
+ROLLOUTS: dict[str, tuple[list[tuple[int, ...]], list[list[int]], bool, list[tuple[str, list[int], list[str]]]]] = {
+    "first": ([], [[0]], True, [("vllm", [0], [])]),
+    "first replicas": ([], [[0], [1]], True, [("vllm", [0], []), ("vllm-2", [1], [])]),
+    "one card, in turn": ([(0,)], [[0]], True, [("vllm", [0], ["vllm"])]),
+    "another card, beside": ([(0,)], [[1]], True, [("vllm-2", [1], [])]),
+    "another card, not beside": ([(0,)], [[1]], False, [("vllm", [1], ["vllm"])]),
+    "one of its cards": ([(0,)], [[0, 1]], True, [("vllm", [0, 1], ["vllm"])]),
+    "a processor now": ([(0,)], [[]], True, [("vllm", [], ["vllm"])]),
+    "a processor before": ([()], [[1]], True, [("vllm", [1], ["vllm"])]),
+    "rolling": ([(0,), (1,)], [[0], [1]], True, [("vllm", [0], ["vllm"]), ("vllm-2", [1], ["vllm-2"])]),
+    "joined": ([(0,), (1,)], [[0, 1]], True, [("vllm", [0, 1], ["vllm", "vllm-2"])]),
+    "split": ([(0, 1)], [[0], [1]], True, [("vllm", [0], ["vllm"]), ("vllm-2", [1], [])]),
+    "the free card first": ([(0,)], [[0], [1]], True, [("vllm-2", [1], []), ("vllm", [0], ["vllm"])]),
+    "no free service": ([(0,), (1,)], [[2]], True, [("vllm", [2], ["vllm"])]),
+}
+
+
+@pytest.mark.parametrize("name", list(ROLLOUTS))
+def test_a_server_stops_no_more_than_it_has_to(name: str) -> None:
+    before, replicas, beside, wanted = ROLLOUTS[name]
+    places = [Server(slot, gpus) for slot, gpus in zip(SLOTS, before, strict=False)]
+    steps = rollout(record(NEW, replicas), places, SLOTS, beside)
+    assert [(step.server.service, list(step.server.gpus), list(step.stops)) for step in steps] == wanted
+    assert [Step.from_dict(json.loads(json.dumps(step.as_dict()))) for step in steps] == steps
+
+
+def test_a_state_from_before_there_were_replicas_is_understood() -> None:
+    deployment = {"id": OLD, "record": {"model": "old", "gpus": [1]}, "service": "vllm-2"}
+    assert servers_of(deployment, SLOTS) == [Server("vllm-2", (1,))]
+    assert servers_of({"id": OLD, "record": {"gpus": [0]}}, SLOTS) == [Server("vllm", (0,))]
+    assert replicas_of({"gpus": [0, 1]}) == [(0, 1)]
 
 
 LAST: dict[str, Any] = {"model": "new", "reason": "CUDA out of memory", "failed_in": "starting", "serves": "old"}
@@ -151,12 +193,15 @@ LAST: dict[str, Any] = {"model": "new", "reason": "CUDA out of memory", "failed_
     [
         ({"back_after_seconds": 20.0}, ["new did not start: CUDA out of memory", "old, serves again after 20.0 s"]),
         ({"failed_in": "checking"}, ["new is not kept (in the phase checking)"]),
-        ({"serves": None, "trouble": "the card is gone"}, ["DID NOT START AGAIN EITHER: the card is gone"]),
+        (
+            {"serves": None, "trouble": "the card is gone"},
+            ["DID NOT START AGAIN EITHER: the card is gone", "-u pageindex-home@vllm-2"],
+        ),
         ({"serves": None}, ["no model before"]),
     ],
 )
 def test_the_operator_is_told_what_happened_and_what_serves(changes: dict[str, Any], said: list[str]) -> None:
-    text = request.verdict({**LAST, **changes}, "vllm")
+    text = request.verdict({**LAST, **changes}, ["vllm", "vllm-2"])
     assert all(part in text for part in said), text
 
 

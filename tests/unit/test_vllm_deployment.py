@@ -23,7 +23,12 @@ TWO_CARDS: dict[str, Any] = {
 }
 
 
-def planned(facts: dict[str, Any] | None = None, version: str = "0.32.0", **changes: Any) -> Deployment:
+def planned(
+    facts: dict[str, Any] | None = None,
+    version: str = "0.32.0",
+    memory: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Deployment:
     variables = {
         "model": "qwen3-32b-awq",
         "served_model_name": "pageindex-llm",
@@ -35,7 +40,8 @@ def planned(facts: dict[str, Any] | None = None, version: str = "0.32.0", **chan
     }
     models = {**catalogue("models"), "mine": {"repository": "me/mine"}, "empty": {}}
     profiles = catalogue("vllm/profiles")["profiles"]
-    return plan(variables, models, profiles, TWO_CARDS if facts is None else facts, vocabulary(version))
+    found = TWO_CARDS if facts is None else facts
+    return plan(variables, models, profiles, found, vocabulary(version), memory=memory)
 
 
 def value_of(arguments: list[str], flag: str) -> str:
@@ -63,6 +69,53 @@ def test_the_default_model_takes_both_cards() -> None:
     assert value_of(deployment.arguments, "--reasoning-parser") == "qwen3"
     assert value_of(deployment.arguments, "--tool-call-parser") == "hermes"
     assert "--enable-auto-tool-choice" in deployment.arguments
+
+
+PLAN: dict[str, Any] = {
+    "verdict": "fits", "replicas": 2, "arguments": {"--tensor-parallel-size": 1, "--max-model-len": 32768},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "replicas", "gpus"),
+    [
+        ({}, [[0], [1]], [0, 1]),
+        ({"replicas": 1}, [[0]], [0]),
+        ({"replicas": 1, "gpus": [0, 1]}, [[0, 1]], [0, 1]),
+        ({"gpus": [1]}, [[1]], [1]),
+        ({"replicas": "2"}, [[0], [1]], [0, 1]),
+        ({"tensor_parallel_size": 2}, [[0, 1]], [0, 1]),
+        ({"services": ["vllm"]}, [[0]], [0]),
+        ({"extra_arguments": {"pipeline-parallel-size": 2}}, [[0, 1]], [0, 1]),
+    ],
+)
+def test_replicas_are_the_plans_choice_unless_the_owner_says(
+    changes: dict[str, Any], replicas: list[list[int]], gpus: list[int]
+) -> None:
+    deployment = planned(memory=PLAN, **{"model": "qwen3-4b", "services": ["vllm", "vllm-2"], **changes})
+    assert (deployment.problems, deployment.replicas, deployment.gpus) == ([], replicas, gpus)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"replicas": 3}, "vllm_services names 2"),
+        ({"replicas": 2, "tensor_parallel_size": 2}, "2 with 2 card(s) each, but only 2 GPUs"),
+        ({"replicas": 2, "gpus": [1]}, "but only 1 GPUs"),
+        ({"replicas": 0}, "expected 1 or more"),
+        ({"replicas": "two"}, "expected a whole number"),
+    ],
+)
+def test_impossible_replicas_are_refused(changes: dict[str, Any], said: str) -> None:
+    deployment = planned(memory=PLAN, **{"model": "qwen3-4b", "services": ["vllm", "vllm-2"], **changes})
+    assert any(said in problem for problem in deployment.problems), deployment.problems
+
+
+def test_four_cards_may_have_two_servers_of_two() -> None:
+    card = TWO_CARDS["gpus"][0]
+    four = {**TWO_CARDS, "gpus": [{**card, "index": index} for index in range(4)]}
+    wish = {"model": "qwen3-32b-awq", "services": ["vllm", "vllm-2"], "tensor_parallel_size": 2}
+    assert planned(facts=four, memory=PLAN, **wish).replicas == [[0, 1], [2, 3]]
 
 
 def test_one_card_and_the_catalogues_two_gives_one() -> None:

@@ -26,7 +26,8 @@ author: PageIndex Home contributors (@pageindex-home)
 
 RETURN = r"""
 _value:
-  description: model_name, model, gpus, tensor_parallel_size, arguments, environment, problems, notes and asks_hub
+  description: >-
+    model_name, model, gpus, replicas, tensor_parallel_size, arguments, environment, problems, notes and asks_hub
   type: dict
 """
 

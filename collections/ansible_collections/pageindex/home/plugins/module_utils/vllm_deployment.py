@@ -29,6 +29,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.vllm_arguments impo
 COUNTS = (
     "max_model_len",
     "tensor_parallel_size",
+    "replicas",
     "max_num_seqs",
     "max_num_batched_tokens",
     "gpu_count_expected",
@@ -47,6 +48,7 @@ class Deployment:
     model: dict[str, Any] = field(default_factory=dict)
     gpus: list[int] = field(default_factory=list)
     tensor_parallel_size: int = 1
+    replicas: list[list[int]] = field(default_factory=list)  # the cards of each server
     arguments: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -194,6 +196,35 @@ def choose_tensor_parallel_size(wanted: int | None, model: Mapping[str, Any], gp
     if heads and int(heads) % wanted and wanted % int(heads):
         return wanted, [f"vllm_tensor_parallel_size {wanted} does not divide the model's {heads} KV heads"]
     return wanted, []
+
+
+def choose_replicas(
+    wanted: int | None, suggested: int, gpus: int, tensor_parallel_size: int, services: int
+) -> tuple[int, list[str]]:
+    """How many servers: as wished, else as the memory plan suggests, as far as cards and services go round."""
+    possible = min(gpus // tensor_parallel_size, services)
+    if wanted is None:
+        return max(1, min(suggested, possible)), []
+    if wanted < 1:
+        return 1, [f"vllm_replicas is {wanted}; expected 1 or more"]
+    if wanted > services:
+        return wanted, [
+            f"vllm_replicas is {wanted}, but vllm_services names {services}; name as many, and tell the gateway "
+            f"(gateway_llm_servers)"
+        ]
+    if wanted > 1 and wanted > possible:
+        return wanted, [
+            f"vllm_replicas is {wanted} with {tensor_parallel_size} card(s) each, but only {gpus} GPUs are given to "
+            f"the servers (vllm_gpus)"
+        ]
+    return wanted, []
+
+
+def share_out(gpus: Sequence[int], replicas: int, tensor_parallel_size: int) -> list[list[int]]:
+    """The cards of each server; a single one has all of them."""
+    if replicas == 1:
+        return [list(gpus)]
+    return [list(gpus[number * tensor_parallel_size :][:tensor_parallel_size]) for number in range(replicas)]
 
 
 def left_open(
@@ -367,10 +398,19 @@ def plan(
         len(deployment.gpus),
     )
     problems += found
-    if on_cards and variables.get("gpus", "all") == "all" and not _other_parallelism(variables, deployment.model):
-        deployment.gpus = narrow_gpus(
-            deployment.gpus, deployment.tensor_parallel_size, deployment.model_name, running or {}
-        )
+    alone = not on_cards or _other_parallelism(variables, deployment.model)
+    replicas, found = choose_replicas(
+        variables.get("replicas"),
+        1 if alone else int((memory or {}).get("replicas") or 1),
+        len(deployment.gpus),
+        deployment.tensor_parallel_size,
+        len(variables.get("services") or ("vllm",)),
+    )
+    problems += found
+    needed = deployment.tensor_parallel_size * replicas
+    if not alone and (variables.get("gpus", "all") == "all" or replicas > 1):
+        deployment.gpus = narrow_gpus(deployment.gpus, needed, deployment.model_name, running or {})
+    deployment.replicas = share_out(deployment.gpus, replicas, deployment.tensor_parallel_size)
 
     environment = {str(name): _text(value) for name, value in (variables.get("environment") or {}).items()}
     problems += environment_problems(environment, vocabulary)

@@ -53,7 +53,7 @@ EXAMPLES = r"""
 RETURN = r"""
 model: {description: The model that serves., type: str, returned: always}
 switched: {description: Whether the server was started anew., type: bool, returned: always}
-beside: {description: Whether it starts beside the one that serves., type: bool, returned: when it is not in place}
+beside: {description: Whether a server serves all the while., type: bool, returned: when it is not in place}
 last:
   description: How the switch went, with lines, gap_seconds and engine_start_seconds.
   type: dict
@@ -84,6 +84,10 @@ class Deployment:
             **parameters["settings"],
             "services_directory": parameters["services_directory"],
         }
+
+    def engine(self, service: str) -> Engine:
+        """The server of a service."""
+        return Engine(self.settings, service)
 
     def wish(self, state: State) -> Wish:
         """What is wanted. Raises RequestError where there is nothing to go back to."""
@@ -121,21 +125,19 @@ class Deployment:
             return self.join(state.switch)
         enabling = request.units_ready(module.check_mode)
         wish = self.wish(state)
-        serving = request.serving(state, self.settings)
-        engine = Engine(self.settings, serving)
-        needed = request.needed(self.store, state, engine, wish)
+        needed = request.needed(self.store, state, wish, self.settings, self.engine)
         answer: dict[str, Any] = {"model": wish.record["model"], "switched": needed == request.SWITCH}
         if needed == request.NOTHING:
             module.exit_json(changed=enabling, **answer)
         if module._diff:
-            answer["diff"] = request.differences(engine, wish)
-        answer["beside"] = needed == request.SWITCH and request.service_for(state, wish, self.settings) != serving
+            answer["diff"] = request.differences(wish, request.targets(state, wish, self.settings), self.engine)
+        answer["beside"] = needed == request.SWITCH and request.somebody_serves(state, wish, self.settings, self.engine)
         if module.check_mode:
             module.exit_json(changed=True, **answer)
         if needed == request.IN_PLACE:
-            request.change_in_place(self.store, state, engine, wish)
+            request.change_in_place(self.store, state, wish, self.settings, self.engine)
             module.exit_json(changed=True, **answer)
-        ticket = request.ask(self.store, state, wish, self.settings)
+        ticket = request.ask(self.store, state, wish, self.settings, self.engine)
         module.exit_json(changed=True, state="running", progress={}, follow_up={"ticket": ticket}, **answer)
 
     def join(self, switch: dict[str, Any]) -> None:
@@ -168,7 +170,7 @@ class Deployment:
         if last.get("ticket") != ticket:
             raise RequestError(f"the switch of this play is not in {self.store.directory}/state.json any more")
         if not last["ok"]:
-            raise RequestError(request.verdict(last, request.serving(state, self.settings)))
+            raise RequestError(request.verdict(last, request.services(state, self.settings)))
         module.exit_json(changed=True, switched=True, model=last["model"], last=last)
 
 

@@ -76,6 +76,7 @@ url:
 
 import json
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
@@ -85,7 +86,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_health import (
     check_api,
     check_report,
 )
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.slots import slot_of
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import Server as Replica
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import servers_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import Store, StoreError
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import container_address
@@ -133,15 +135,39 @@ def read_report(container: str) -> dict[str, Any]:
     return report
 
 
-def deployed(directory: str) -> tuple[str, int]:
-    """Container of what is deployed, and how many cards it was given. Raises HealthError when nothing is."""
+def deployed(directory: str) -> list[Replica]:
+    """The servers of what is deployed. Raises HealthError when nothing is."""
     try:
         current = Store(directory).read().current
     except StoreError as error:
         raise HealthError(str(error)) from error
     if current is None:
         raise HealthError(f"{directory}/state.json says that nothing is deployed; run `site.yml --tags vllm`")
-    return slot_of(current, ["vllm"]), len(current["record"]["gpus"])
+    return servers_of(current, ["vllm"])
+
+
+class Look:
+    """What was seen of one server after the other."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.parameters = parameters
+        self.checks: list[Check] = []
+        self.report: dict[str, Any] = {}
+        self.url = ""
+
+    def at(self, container: str | None, gpus: int | None = None, at: str = "") -> None:
+        """Ask a server, and look into its container where there is one; `at` tells several apart."""
+        parameters = self.parameters
+        try:
+            self.url = f"http://{address(container)}:{parameters['port']}" if container else parameters["url"]
+            checks = check_api(Server(self.url, parameters["timeout"]), parameters["model"])
+            if container and parameters["expected_vllm_version"]:
+                self.report = read_report(container)
+                wanted = (parameters["expected_vllm_version"], parameters["expected_nccl_minimum"], gpus)
+                checks += check_report(self.report, *wanted)
+        except HealthError as error:
+            checks = [Check("reach the server", False, str(error))]
+        self.checks += [replace(check, name=f"{check.name}{at}") for check in checks]
 
 
 def main() -> None:
@@ -162,34 +188,30 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
-    container, url = parameters["container"], parameters["url"]
-    checks: list[Check] = []
-    report: dict[str, Any] = {}
-    gpus: int | None = None
+    look = Look(parameters)
+    names = [str(parameters["container"] or "vllm")]
     try:
         if parameters["deployments"]:
-            container, gpus = deployed(parameters["deployments"])
-        if container:
-            url = f"http://{address(container)}:{parameters['port']}"
-        checks = check_api(Server(url, parameters["timeout"]), parameters["model"])
-        if container and parameters["expected_vllm_version"]:
-            report = read_report(container)
-            checks += check_report(
-                report,
-                parameters["expected_vllm_version"],
-                parameters["expected_nccl_minimum"],
-                gpus,
-            )
+            replicas = deployed(parameters["deployments"])
+            names = [replica.service for replica in replicas]
+            for replica in replicas:
+                at = f" ({replica.service})" if len(replicas) > 1 else ""
+                look.at(replica.service, len(replica.gpus), at)
+        else:
+            look.at(parameters["container"])
     except HealthError as error:
-        checks.append(Check("reach the server", False, str(error)))
-    answer = {"checks": [check.as_dict() for check in checks], "report": report, "url": url or ""}
+        look.checks.append(Check("find the server", False, str(error)))
+    checks = look.checks
+    answer = {"checks": [check.as_dict() for check in checks], "report": look.report, "url": look.url}
     failed = [check for check in checks if not check.ok]
     if failed:
-        name = container or "vllm"
         module.fail_json(
             msg=f"{len(failed)} of {len(checks)} checks of the LLM server failed:\n"
             + "\n".join(check.as_dict()["line"] for check in checks)
-            + f"\nNext: `docker logs --tail 50 {name}` on the host, or `journalctl -u pageindex-home@{name}`.",
+            + "".join(
+                f"\nNext: `docker logs --tail 50 {name}` on the host, or `journalctl -u pageindex-home@{name}`."
+                for name in names
+            ),
             **answer,
         )
     module.exit_json(changed=False, **answer)

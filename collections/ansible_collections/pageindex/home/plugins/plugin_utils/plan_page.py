@@ -196,7 +196,7 @@ def _downtime(seen: _Host, memory: Mapping[str, Any]) -> str:
     if not llm.get("running"):
         return f"none: no model serves yet; the first answer comes after download and engine start ({start})"
     if seen.beside and not reboots:
-        return f"none of the LLM: the new server starts beside {llm['running']} on another card ({start})"
+        return f"none of the LLM: {llm['running']} serves until a new server does, on another card ({start})"
     drain = f" ({llm['drain_seconds']} s at most)" if llm.get("drain_seconds") else ""
     return (
         f"of the LLM the engine's start ({start}), after the requests that run have ended{drain}"

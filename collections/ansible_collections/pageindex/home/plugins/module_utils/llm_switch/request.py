@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import run_command
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.program import boot_id
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.slots import slot_for, slot_of
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import Server, Step, rollout, servers_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import SAID
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.switch import REQUESTED
@@ -63,55 +63,93 @@ def units_ready(check: bool) -> bool:
     return not enabled
 
 
-def needed(store: Store, state: State, engine: Engine, wish: Wish) -> str:
+Engines = Callable[[str], Engine]
+
+
+def targets(state: State, wish: Wish, settings: Mapping[str, Any]) -> list[Server]:
+    """The servers of a wish: as they are where it is deployed, else as a switch will place them."""
+    if state.current is not None and state.current["id"] == wish.identifier:
+        return servers_of(state.current, settings["slots"])
+    return [step.server for step in _rollout(state, wish, settings)]
+
+
+def _rollout(state: State, wish: Wish, settings: Mapping[str, Any]) -> list[Step]:
+    slots = settings["slots"]
+    return rollout(wish.record, servers_of(state.current, slots), slots, bool(settings["beside"]))
+
+
+def steps(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> list[Step]:
+    """What a switch has to do. Of a deployment that is deployed already, those that run stay as they are."""
+    if state.current is not None and state.current["id"] == wish.identifier:
+        servers = servers_of(state.current, settings["slots"])
+        return [
+            Step(server, (server.service,)) for server in servers if not engines(server.service).runs(wish.identifier)
+        ]
+    return _rollout(state, wish, settings)
+
+
+def somebody_serves(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> bool:
+    """Whether a server of the deployment before or of the new one is up at every moment of a switch."""
+    current = str((state.current or {}).get("id"))
+    serving = {name for name in services(state, settings) if engines(name).runs(current)}
+    for step in steps(state, wish, settings, engines):
+        serving -= set(step.stops)
+        if not serving:
+            return False
+        serving.add(step.server.service)
+    return True
+
+
+def services(state: State, settings: Mapping[str, Any]) -> list[str]:
+    """The services of what is deployed."""
+    return [server.service for server in servers_of(state.current, settings["slots"])]
+
+
+def needed(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> str:
     """What is to be done for a wish: NOTHING, IN_PLACE or SWITCH."""
-    current = state.current
-    # What runs from these very files, but is not in the state, is taken over as it is.
-    if not engine.runs(wish.identifier) or (current is not None and current["id"] != wish.identifier):
+    current, servers = state.current, targets(state, wish, settings)
+    if current is not None and current["id"] != wish.identifier:
         return SWITCH
-    live = engine.files()
-    placed = all(live.get(name) == content for name, content in wish.files.items())
+    # What runs from these very files, but is not in the state, is taken over as it is.
+    if not all(engines(server.service).runs(wish.identifier) for server in servers):
+        return SWITCH
+    placed = True
+    for server in servers:
+        live = engines(server.service).files()
+        placed = placed and all(live.get(name) == content for name, content in server.files(wish.files).items())
     kept = store.files(wish.identifier) == wish.files
     same = placed and kept and current is not None and current["record"] == wish.record
-    return NOTHING if same and engine.enabled() else IN_PLACE
+    return NOTHING if same and all(engines(server.service).enabled() for server in servers) else IN_PLACE
 
 
-def differences(engine: Engine, wish: Wish) -> list[dict[str, str]]:
+def differences(wish: Wish, servers: Sequence[Server], engines: Engines) -> list[dict[str, str]]:
     """For `--diff`: each file that will be another, before and after."""
-    live = engine.files()
-    return [
-        {
-            "before_header": f"{engine.directory}/{name}",
-            "after_header": f"{engine.directory}/{name}",
-            "before": live.get(name, ""),
-            "after": content,
-        }
-        for name, content in wish.files.items()
-        if live.get(name) != content
-    ]
+    found = []
+    for server in servers:
+        engine = engines(server.service)
+        live = engine.files()
+        for name, content in server.files(wish.files).items():
+            if live.get(name) != content:
+                path = f"{engine.directory}/{name}"
+                header = {"before_header": path, "after_header": path}
+                found.append({**header, "before": live.get(name, ""), "after": content})
+    return found
 
 
-def change_in_place(store: Store, state: State, engine: Engine, wish: Wish) -> None:
+def change_in_place(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> None:
     """Write files and record of what runs already; the engine is not disturbed. Raises OSError."""
+    servers = targets(state, wish, settings)
     store.keep_files(wish.identifier, wish.files)
-    engine.place(wish.files)
-    engine.enable()
-    found = {"id": wish.identifier, "service": engine.name, "prediction": wish.prediction, "since": round(time.time())}
-    state.current = {**(state.current or found), "record": wish.record}
+    for server in servers:
+        engines(server.service).place(server.files(wish.files))
+        engines(server.service).enable()
+    found = {"id": wish.identifier, "prediction": wish.prediction, "since": round(time.time())}
+    places = {"servers": [server.as_dict() for server in servers]}
+    state.current = {**(state.current or found), **places, "record": wish.record}
     store.write(state)
 
 
-def serving(state: State, settings: Mapping[str, Any]) -> str:
-    """The service of what is deployed."""
-    return slot_of(state.current, settings["slots"])
-
-
-def service_for(state: State, wish: Wish, settings: Mapping[str, Any]) -> str:
-    """The service in which a wish will run: another one than `serving` where it starts beside it."""
-    return slot_for(wish.record, state.current, settings["slots"], bool(settings["beside"]))
-
-
-def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any]) -> str:
+def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> str:
     """Write the wish down and start the program; returns the ticket that tells this request from others."""
     ticket = uuid.uuid4().hex
     store.keep_files(wish.identifier, wish.files)
@@ -123,7 +161,8 @@ def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any]) -> 
         "boot": boot_id(),
         "started": round(time.time()),
         "record": wish.record,
-        "service": service_for(state, wish, settings),
+        "servers": [server.as_dict() for server in targets(state, wish, settings)],
+        "steps": [step.as_dict() for step in steps(state, wish, settings, engines)],
         "prediction": wish.prediction,
         "settings": dict(settings),
     }
@@ -148,8 +187,8 @@ def progress(switch: Mapping[str, Any]) -> dict[str, Any]:
     return {"phase": SAID.get(switch["phase"], switch["phase"]), "detail": switch.get("detail", "")}
 
 
-def verdict(last: Mapping[str, Any], service: str) -> str:
-    """What to tell about a switch that was not kept."""
+def verdict(last: Mapping[str, Any], services: Sequence[str]) -> str:
+    """What to tell about a switch that was not kept; `services` are those of what is deployed."""
     if last["failed_in"] == "starting":
         what = f"{last['model']} did not start"
     else:
@@ -161,7 +200,8 @@ def verdict(last: Mapping[str, Any], service: str) -> str:
         parts.append("Next: correct what the lines above name, or keep vllm_model as it was.")
     elif last.get("trouble"):
         parts.append(f"THE MODEL BEFORE DID NOT START AGAIN EITHER: {last['trouble']}")
-        parts.append(f"systemd goes on trying. Next: `journalctl -u pageindex-home@{service}` on the host.")
+        units = " ".join(f"-u pageindex-home@{service}" for service in services)
+        parts.append(f"systemd goes on trying. Next: `journalctl {units}` on the host.")
     else:
         parts.append("There is no model before to go back to; systemd goes on trying.")
     return "\n".join(parts)

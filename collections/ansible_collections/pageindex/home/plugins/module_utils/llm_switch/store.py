@@ -31,11 +31,11 @@ class StoreError(RuntimeError):
 
 @dataclass
 class State:
-    """`current` and `previous` are {"id", "record", "service", "since"} or None.
+    """`current` and `previous` are {"id", "record", "servers": [{"service", "gpus"}], "since"} or None.
 
-    `switch` is the switch under way: {"id", "model", "ticket", "phase", "boot", "started", "record", "service",
-    "prediction", "settings", "timeline"}; None when there is none. `last` tells how the last one ended: {"ok",
-    "model", "ticket", "reason", "serves", "lines", …}.
+    `switch` is the switch under way: {"id", "model", "ticket", "phase", "boot", "started", "record", "servers",
+    "steps", "reached", "prediction", "settings", "timeline"}; None when there is none. `last` tells how the last one
+    ended: {"ok", "model", "ticket", "reason", "serves", "lines", …}.
     """
 
     current: dict[str, Any] | None = None

@@ -26,6 +26,8 @@ def summary(last: Mapping[str, Any]) -> list[str]:
         lines.append(f"the engine started in {last['engine_start_seconds']} s")
     if last.get("beside"):
         lines.append("it started beside the model before: no request waited")
+    elif last.get("servers", 1) > 1 and last.get("gap_seconds") == 0:
+        lines.append("its servers took their places one at a time: no request waited")
     elif "gap_seconds" in last:
         lines.append(f"requests waited in the gateway for {last['gap_seconds']} s")
     return [*lines, f"{last['model']} serves"]

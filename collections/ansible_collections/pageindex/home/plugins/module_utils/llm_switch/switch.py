@@ -1,9 +1,10 @@
 """The switch: drain, stop, start, check, keep; or the one before, back by itself.
 
-Where the new server shares no card with the one that serves (slots.py), it starts beside it: start, check, change over,
-keep, and only then drain and stop the one before.
+It goes server by server (rollout.py). A server that shares no card with those that serve starts beside them; one that
+does waits until they are stopped for it. So one server is exchanged in turn or beside, and replicas one at a time. What
+is left of the deployment before is drained and stopped when all of the new one is kept.
 
-Every step first writes down what it is about to do, so whoever comes next (this program started again by systemd, or
+Everything first writes down what it is about to do, so whoever comes next (this program started again by systemd, or
 the host after a boot) finds a switch that did not end and undoes it. The files of the service's folder are replaced
 only while the server is stopped, from the store, which has both deployments whole.
 """
@@ -11,21 +12,21 @@ only while the server is stopped, from the store, which has both deployments who
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_health import Check
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine, prove
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.front import Front
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.golden import golden_checks
-from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.slots import slot_of
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import Server, Step, servers_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.store import State, Store
 from ansible_collections.pageindex.home.plugins.module_utils.memory_plan.engine_log import observe
 from ansible_collections.pageindex.home.plugins.module_utils.service_state import ServiceError
 
 REQUESTED, DRAINING, STOPPING, STARTING = "requested", "draining", "stopping", "starting"
 CHECKING, PROVING, SETTLING, UNDOING = "checking", "proving", "settling", "undoing"
-# Beside only: the new one is kept, the one before goes.
+# The new one is kept, what is left of the one before goes.
 RETIRING = "retiring"
 FRONT_SECONDS = 15
 
@@ -51,14 +52,11 @@ class Switch:
         self.order: dict[str, Any] = self.state.switch
         settings = self.order["settings"]
         self.settings: dict[str, Any] = settings
+        self.steps = [Step.from_dict(step) for step in self.order["steps"]]
         before = self.state.previous if self.order["phase"] == RETIRING else self.state.current
-        new, serving = self.order["service"], slot_of(before, settings["slots"])
-        self.beside = new != serving
-        self.engine, self.front = engines(settings, new), fronts(settings.get("front"), new)
-        # In turn it is the same service.
-        self.before, self.front_before = self.engine, self.front
-        if self.beside:
-            self.before, self.front_before = engines(settings, serving), fronts(settings.get("front"), serving)
+        self.before: list[Server] = servers_of(before, settings["slots"])
+        self._engine = lambda service: engines(settings, service)
+        self._front = lambda service: fronts(settings.get("front"), service)
         self._golden = golden
         self._proof = proof
         self._lines: list[str] = []
@@ -76,61 +74,89 @@ class Switch:
             self.retire()
 
     def _carry_out(self) -> None:
-        identifier, record = self.order["id"], self.order["record"]
-        files = self.store.files(identifier)
+        record, files = self.order["record"], self.store.files(self.order["id"])
         if not files:
             raise Red(f"the files of the new deployment are gone from {self.store.directory}")
-        if self.beside:
-            self._phase(STARTING)
-            # No request reaches it before it is checked.
-            self.front.close()
-            self.engine.stop()
-        else:
-            self._phase(DRAINING)
-            self._closed_at = time.time()
-            self._drain()
-            self._phase(STOPPING)
-            self.engine.stop()
-            self._phase(STARTING)
-        self.engine.place(files)
-        seconds = self.engine.start(
-            record["config_hash"], float(self.settings["start_timeout"]), self._tell, at_boot=not self.beside
-        )
-        self._figures["engine_start_seconds"] = seconds
-        self._phase(CHECKING)
-        speed = self._check(record)
-        self._phase(PROVING)
-        self._prove()
-        self._phase(SETTLING)
-        if not self.front.wait_open(FRONT_SECONDS):
-            raise Red(f"the gateway did not find the new server healthy within {FRONT_SECONDS} s")
-        # Beside, the one before answers as well until the new one is kept: nothing is lost if that ends.
-        self._figures["gap_seconds"] = 0.0 if self.beside else round(time.time() - self._closed_at, 1)
-        fault = self.engine.stays_up(float(self.settings["settle_seconds"]), record["config_hash"])
-        if fault:
-            raise Red(fault)
+        before = str((self.state.current or {}).get("id"))
+        serving = {server.service for server in self.before if self._engine(server.service).runs(before)}
+        speed: dict[str, float] = {}
+        for step in self.steps:
+            serving -= set(step.stops)
+            if not serving:
+                self._closed_at = self._closed_at or time.time()
+            self._make_room(step)
+            self._start(step, files, record)
+            self._phase(CHECKING)
+            measured = self._check(record, step.server.service)
+            # The replicas are alike: the first one shows what the others can do.
+            if not speed:
+                speed = measured
+                self._phase(PROVING)
+                self._prove(step.server.service)
+            self._let_in(step, record)
+            serving.add(step.server.service)
         self._commit(speed)
 
-    def _drain(self) -> None:
-        left = self.front_before.drain(float(self.settings["drain_seconds"]))
+    def _make_room(self, step: Step) -> None:
+        service = step.server.service
+        if step.stops:
+            self._phase(DRAINING)
+            self._drain(step.stops)
+            self._phase(STOPPING)
+            for name in step.stops:
+                self._engine(name).stop()
+        self._phase(STARTING)
+        if service not in step.stops:
+            # No request reaches it before it is checked.
+            self._front(service).close()
+            self._engine(service).stop()
+
+    def _start(self, step: Step, files: Mapping[str, str], record: Mapping[str, Any]) -> None:
+        engine = self._engine(step.server.service)
+        engine.place(step.server.files(files))
+        # One that is in no place of the deployment before is started at boot when all of the new one is kept.
+        at_boot = not self.before or step.server.service in step.stops
+        seconds = engine.start(record["config_hash"], float(self.settings["start_timeout"]), self._tell, at_boot)
+        self._figures.setdefault("engine_start_seconds", seconds)
+
+    def _let_in(self, step: Step, record: Mapping[str, Any]) -> None:
+        service = step.server.service
+        self.order.setdefault("reached", []).append(service)
+        self._phase(SETTLING)
+        if not self._front(service).wait_open(FRONT_SECONDS):
+            raise Red(f"the gateway did not find the new server healthy within {FRONT_SECONDS} s")
+        # With others that served meanwhile nothing is lost if this one ends.
+        if self._closed_at:
+            self._figures["gap_seconds"] = round(time.time() - self._closed_at, 1)
+        self._figures.setdefault("gap_seconds", 0.0)
+        fault = self._engine(service).stays_up(float(self.settings["settle_seconds"]), record["config_hash"])
+        if fault:
+            raise Red(fault)
+        self._closed_at = 0.0
+
+    def _drain(self, services: Sequence[str]) -> None:
+        # All at once: what waits for the first one is not to meet the others.
+        for name in services[1:]:
+            self._front(name).close()
+        left = sum(self._front(name).drain(float(self.settings["drain_seconds"])) for name in services)
         if left:
             self._say(f"{left} running requests were cut after {self.settings['drain_seconds']} s of draining")
 
-    def _check(self, record: Mapping[str, Any]) -> dict[str, float]:
-        url = self.engine.address(8000)
+    def _check(self, record: Mapping[str, Any], service: str) -> dict[str, float]:
         checks, speed = self._golden(
-            url,
+            self._engine(service).address(8000),
             self.settings["served_model_name"],
             record["arguments"],
             self._last_speed(),
             float(self.settings["speed_factor"]),
             float(self.settings["request_timeout"]),
         )
+        at = f" ({service})" if len(self.steps) > 1 else ""
         for check in checks:
-            self._say(check.as_dict()["line"])
+            self._say(check.as_dict()["line"] + at)
         red = [check.as_dict()["line"] for check in checks if not check.ok]
         if red:
-            raise Red("it started, but did not pass the golden checks:\n" + "\n".join(f"  {line}" for line in red))
+            raise Red(f"it started{at}, but did not pass the golden checks:\n" + "\n".join(f"  {line}" for line in red))
         return speed
 
     def _last_speed(self) -> dict[str, float] | None:
@@ -140,10 +166,10 @@ class Switch:
                 return dict(entry["speed"])
         return None
 
-    def _prove(self) -> None:
+    def _prove(self, service: str) -> None:
         # Without a model before there is nothing to go back to, and those services may be older than this one.
         for proof in (self.settings.get("proofs") or []) if self.state.current else []:
-            command = [str(word).replace("{server}", self.engine.name) for word in proof["command"]]
+            command = [str(word).replace("{server}", service) for word in proof["command"]]
             proved, detail = self._proof({**proof, "command": command})
             line = Check(proof["name"], proved, detail).as_dict()["line"]
             self._say(line)
@@ -152,7 +178,7 @@ class Switch:
 
     def _commit(self, speed: Mapping[str, float]) -> None:
         prediction = self.order.get("prediction") or {}
-        seen = observe(self.engine.log()).as_dict()
+        seen = observe(self._engine(self.steps[0].server.service).log()).as_dict()
         self.store.keep_observation(
             {
                 "server": prediction.get("server") or {"model": self.order["model"]},
@@ -170,37 +196,50 @@ class Switch:
         state.current = {
             "id": self.order["id"],
             "record": self.order["record"],
-            "service": self.engine.name,
+            "servers": self.order["servers"],
             "prediction": prediction,
             "start_timeout": self.settings["start_timeout"],
             "since": round(time.time()),
         }
-        if self.beside:
+        if self._leftovers() or self._newcomers():
             self._phase(RETIRING)
         else:
             self._end(ok=True, reason="", serves=self.order["model"])
 
+    def _leftovers(self) -> list[str]:
+        """Services of the deployment before in which none of the new servers runs."""
+        new = {server["service"] for server in self.order["servers"]}
+        return [server.service for server in self.before if server.service not in new]
+
+    def _newcomers(self) -> list[str]:
+        """Services of the new deployment that the one before did not have."""
+        before = {server.service for server in self.before}
+        return [step.server.service for step in self.steps if step.server.service not in before]
+
     def retire(self, boot: bool = False) -> None:
-        """The new server is kept: end the one before, which ran beside it. At boot there is no front yet."""
-        try:
-            self.engine.enable()
-            self.engine.ensure_running()
-        except ServiceError as error:
-            self._say(str(error))
+        """The new servers are kept: end what is left of the one before. At boot there is no front yet."""
+        for service in self._newcomers():
+            try:
+                self._engine(service).enable()
+                self._engine(service).ensure_running()
+            except ServiceError as error:
+                self._say(str(error))
+        leftovers = self._leftovers()
         if not boot:
-            self._drain()
-        self._stop_for_good(self.before, None if boot else self.front_before)
+            self._drain(leftovers)
+        for service in leftovers:
+            self._stop_for_good(service, front=not boot)
         self._end(ok=True, reason="", serves=self.order["model"])
 
-    def _stop_for_good(self, engine: Engine, front: Front | None) -> None:
+    def _stop_for_good(self, service: str, front: bool = True) -> None:
         try:
-            engine.retire()
+            self._engine(service).retire()
         except ServiceError as error:
             self._say(str(error))
             return
         if front:
             # As after a restart of the gateway; nothing answers there now.
-            front.open()
+            self._front(service).open()
 
     def undo(self, reason: str) -> None:
         """Have the deployment before serve again, and write down why."""
@@ -210,45 +249,73 @@ class Switch:
         self._phase(UNDOING)
         back = self.state.current
         if back is None or back["id"] == self.order["id"]:
-            # Nothing to go back to: systemd goes on trying, and requests may reach the new one when it is up.
-            self.front.open()
+            # Nothing to go back to: systemd goes on trying, and requests may reach the new ones when they are up.
+            for step in self.steps:
+                self._front(step.server.service).open()
             self._end(ok=False, reason=self.order["reason"], serves=None)
             return
-        model, trouble = back["record"]["model"], ""
+        model, troubles = back["record"]["model"], []
         started = time.time()
-        try:
-            self._bring_back(back)
-        except (ServiceError, OSError) as error:
-            trouble = str(error)
-        self.front_before.wait_open(FRONT_SECONDS)
-        if self.beside:
-            self._stop_for_good(self.engine, self.front)
+        # The last one first: those that were exchanged earlier serve meanwhile.
+        for step in reversed(self.steps):
+            try:
+                self._take_back(step, back)
+            except (ServiceError, OSError) as error:
+                troubles.append(str(error))
         self._figures["back_after_seconds"] = round(time.time() - started, 1)
+        trouble = "\n".join(troubles)
         self._end(ok=False, reason=self.order["reason"], serves=None if trouble else model, trouble=trouble)
 
-    def _bring_back(self, back: Mapping[str, Any]) -> None:
+    def _take_back(self, step: Step, back: Mapping[str, Any]) -> None:
+        """Undo one step. Raises ServiceError, OSError."""
+        service = step.server.service
+        if service not in step.stops and not self._engine(service).runs(back["record"]["config_hash"]):
+            # Its cards may be those of the next one that comes back.
+            self._empty(service)
+            if service in self._newcomers():
+                self._stop_for_good(service)
+            else:
+                self._engine(service).stop()
+        for server in self.before:
+            if server.service in step.stops:
+                try:
+                    self._bring_back(server, back)
+                finally:
+                    self._front(server.service).wait_open(FRONT_SECONDS)
+
+    def _bring_back(self, server: Server, back: Mapping[str, Any]) -> None:
         files, wanted = self.store.files(back["id"]), back["record"]["config_hash"]
         if not files:
             raise OSError(f"the files of the deployment before are gone from {self.store.directory}")
-        live = self.before.files()
-        same = all(live.get(name) == content for name, content in files.items())
-        if same and self.before.runs(wanted):
+        engine = self._engine(server.service)
+        live = engine.files()
+        same = all(live.get(name) == content for name, content in server.files(files).items())
+        if same and engine.runs(wanted):
             return
-        self.front_before.close()
-        self.before.stop()
-        self.before.place(files)
+        self._empty(server.service)
+        engine.stop()
+        engine.place(server.files(files))
         # As long as it was given when it was new: what the new one may take says nothing about this one.
-        self.before.start(wanted, float(back.get("start_timeout") or self.settings["start_timeout"]), self._tell)
+        engine.start(wanted, float(back.get("start_timeout") or self.settings["start_timeout"]), self._tell)
+
+    def _empty(self, service: str) -> None:
+        """No request reaches the server any more. Those of clients that did, by then, may finish."""
+        if service in self.order.get("reached", []):
+            self._drain([service])
+        else:
+            self._front(service).close()
 
     def put_back_files(self, reason: str) -> None:
-        """At boot, before the server starts: undo without starting anything. One that is kept by now stays so."""
+        """At boot, before the servers start: undo without starting anything. One that is kept by now stays so."""
         if self.order["phase"] == RETIRING:
             self.retire(boot=True)
             return
         back = self.state.current
-        # Beside, the files of the one before were never touched, and the new one is not started at boot.
-        if back is not None and back["id"] != self.order["id"] and not self.beside:
-            self.engine.place(self.store.files(back["id"]))
+        # Servers in other places than those of the one before are not started at boot.
+        if back is not None and back["id"] != self.order["id"]:
+            for server in self.before:
+                if any(server.service in step.stops for step in self.steps):
+                    self._engine(server.service).place(server.files(self.store.files(back["id"])))
         self.order["failed_in"] = self.order["phase"]
         self._end(ok=False, reason=reason, serves=back["record"]["model"] if back else None)
 
@@ -278,7 +345,8 @@ class Switch:
             "failed_in": order.get("failed_in", ""),
             "serves": serves,
             "trouble": trouble,
-            "beside": self.beside,
+            "beside": bool(self.before) and not any(step.stops for step in self.steps),
+            "servers": len(self.steps),
             "lines": self._lines,
             "timeline": order.get("timeline") or [],
             "ended": round(time.time(), 1),
