@@ -51,6 +51,8 @@ class FakeLanguageModel:
         self.context_tokens = context_tokens
         self.has_tokenizer = has_tokenizer
         self.requests: list[dict[str, Any]] = []
+        #: What each request said that it is about.
+        self.affinity: list[str | None] = []
         self.overflows = 0
         self.running = 0
         self.most_running = 0
@@ -110,6 +112,7 @@ class FakeLanguageModel:
         else:
             with self._lock:
                 self.requests.append(body)
+                self.affinity.append(handler.headers.get("X-Affinity-Key"))
                 self.running += 1
                 self.most_running = max(self.most_running, self.running)
             time.sleep(self.delay)

@@ -49,6 +49,20 @@ def test_value_is_found_whatever_the_choice_of_nodes(
     assert result["trace"]["prompt_tokens"] > 0
 
 
+def test_requests_name_the_document_they_are_about(
+    client: TestClient, upload: Upload, llm: FakeLanguageModel
+) -> None:
+    """For a gateway that sends them where their beginning is remembered."""
+    first, second = (upload(sample_document.make_document(value)) for value in ("48213", "51302"))
+    assert set(llm.affinity) == {first["id"], second["id"]}, "each index is made by one server"
+    llm.affinity.clear()
+    ask(client, "What is it about?", first["id"])
+    assert set(llm.affinity) == {first["id"]}
+    llm.affinity.clear()
+    ask(client, "What are they about?", second["id"], first["id"])
+    assert set(llm.affinity) == {"+".join(sorted([first["id"], second["id"]]))}
+
+
 @pytest.mark.parametrize("mode", ["invents", "unwilling"])
 def test_unsupported_answers_are_not_passed_on(
     client: TestClient, upload: Upload, llm: FakeLanguageModel, mode: str

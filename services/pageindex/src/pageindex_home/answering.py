@@ -34,6 +34,7 @@ from .llm import (
     LanguageModelError,
     LanguageModelUnavailable,
     Message,
+    about,
     estimate_tokens,
     fit,
     room_for_text,
@@ -57,6 +58,7 @@ _NUMBERS = frozenset(
     "ninety hundred thousand million half third quarter once twice nothing none".split()
 )
 _KEPT_RANKINGS = 4
+_LONGEST_AFFINITY_KEY = 200  # characters: a header is no place for hundreds of ids
 
 
 #: Hears of every step of an answer as soon as it is done: {"step", "seconds", …}.
@@ -195,6 +197,7 @@ class Answerer:
         """
         trace = Trace(observe)
         question = tidy(question)
+        about.set("+".join(sorted(source.id for source in sources))[:_LONGEST_AFFINITY_KEY])
         context = await self._llm.context_tokens()
         large = context >= LARGE_CONTEXT_TOKENS
 

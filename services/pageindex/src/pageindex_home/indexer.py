@@ -17,6 +17,7 @@ from .disk import is_full
 from .engine import Engine, Progress
 from .extraction import Extract, extract_in_child
 from .journal import Journal
+from .llm import about
 from .problems import DocumentError
 from .settings import Settings
 from .store import FAILED, INDEXING, QUEUED, READY, Document, Store
@@ -147,6 +148,7 @@ class Indexer:
         journal = Journal(store.journal(document.id), engine=engine.name)
         if len(journal):
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
+        about.set(document.id)
         try:
             index = await engine.build(extract, self._reporter(document.id), journal, store.original(document.id))
         finally:

@@ -10,6 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,10 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TEMPLATE_TOKENS = 64  # what a chat template may add around the messages
 
 Message = Mapping[str, str]
+
+#: What the requests of this task are about, such as a document's id. A gateway before several servers sends those with one
+#: key to the server that remembers how they begin (its prefix cache).
+about: ContextVar[str] = ContextVar("about", default="")
 
 
 class LanguageModelError(Exception):
@@ -243,12 +248,13 @@ class LanguageModel:
 
     async def _once(self, body: Mapping[str, Any], timeout: float, on_text: Callable[[str], None] | None) -> Completion:
         address, limits = f"{self.url}/chat/completions", httpx.Timeout(timeout, connect=5.0)
+        headers = {"X-Affinity-Key": about.get()} if about.get() else {}
         reply: Mapping[str, Any] | None = None
         async with self._slots:
             started = time.monotonic()
             self.usage.calls += 1
             try:
-                async with self._http.stream("POST", address, json=body, timeout=limits) as response:
+                async with self._http.stream("POST", address, json=body, headers=headers, timeout=limits) as response:
                     if on_text is not None and _is_stream(response):
                         reply = await _collected(response, on_text)
                     else:
