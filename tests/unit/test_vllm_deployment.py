@@ -114,7 +114,7 @@ def test_impossible_replicas_are_refused(changes: dict[str, Any], said: str) -> 
 def test_four_cards_may_have_two_servers_of_two() -> None:
     card = TWO_CARDS["gpus"][0]
     four = {**TWO_CARDS, "gpus": [{**card, "index": index} for index in range(4)]}
-    wish = {"model": "qwen3-32b-awq", "services": ["vllm", "vllm-2"], "tensor_parallel_size": 2}
+    wish: dict[str, Any] = {"model": "qwen3-32b-awq", "services": ["vllm", "vllm-2"], "tensor_parallel_size": 2}
     assert planned(facts=four, memory=PLAN, **wish).replicas == [[0, 1], [2, 3]]
 
 
