@@ -4,7 +4,7 @@
     benchmarks/balancing.py --url http://127.0.0.1:8000/v1 --container vllm --container vllm-2
 
 Each question begins with its document, as those of the document service do, and names it (X-Affinity-Key). What is
-told: the part of the prompts' tokens that a replica still knew (its prefix cache, from vLLM's own metrics), the times to
+told: the part of the prompts' tokens that a replica still knew (its prefix cache, from vLLM's metrics), the times to
 the first token and to the end, and how the requests were spread. With --hot 0.7 seven of ten questions are about one
 document.
 

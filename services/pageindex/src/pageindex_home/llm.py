@@ -31,8 +31,8 @@ _TEMPLATE_TOKENS = 64  # what a chat template may add around the messages
 
 Message = Mapping[str, str]
 
-#: What the requests of this task are about, such as a document's id. A gateway before several servers sends those with one
-#: key to the server that remembers how they begin (its prefix cache).
+#: What the requests of this task are about, such as a document's id. A gateway before several servers sends those with
+#: one key to the server that remembers how they begin (its prefix cache).
 about: ContextVar[str] = ContextVar("about", default="")
 
 
