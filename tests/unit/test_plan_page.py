@@ -28,10 +28,12 @@ def result(page: Page, action: str, task: str = "a task", host: str = "gpu1", **
     page.take(host, f"pageindex.home.{action}", f"role : {task}", arguments, content)
 
 
-def llm(page: Page, running: str = "", seconds: float | None = None, **wishes: Any) -> None:
+def llm(
+    page: Page, running: str = "", seconds: float | None = None, replicas: list[list[int]] | None = None, **wishes: Any
+) -> None:
     memory = {**host_plan({**VARIABLES, **wishes}, {"nvml": {}, "gpus": CARDS}), "last_start_seconds": seconds}
     model = wishes.get("model", "qwen3-32b-awq")
-    fact = {"model": model, "running": running, "memory": memory, "drain_seconds": 120}
+    fact = {"model": model, "running": running, "memory": memory, "replicas": replicas, "drain_seconds": 120}
     page.take("gpu1", "ansible.builtin.set_fact", "vllm : keep", {}, {"ansible_facts": {"__vllm_plan_page": fact}})
 
 
@@ -87,9 +89,24 @@ def test_a_server_that_starts_beside_the_other_costs_no_downtime() -> None:
     llm(page, running="qwen3-32b-awq", seconds=94.6, model="qwen3-8b-awq")
     result(page, "llm_deployment", changed=True, beside=True)
     assert line(page, "Downtime") == (
-        "none of the LLM: qwen3-32b-awq serves until a new server does, on another card "
-        "(95 s at the last start of this server here)"
+        "none of the LLM: qwen3-32b-awq serves until a new server does (95 s at the last start of this server here)"
     )
+
+
+@pytest.mark.parametrize(
+    ("replicas", "said"),
+    [
+        ([[0], [1]], "2 replicas of the LLM, on GPU 0; on GPU 1"),
+        ([[0, 1]], "one LLM, on GPU 0, 1"),
+        ([[]], "one LLM, on the processor"),
+        (None, ""),
+    ],
+)
+def test_it_says_where_the_servers_run(replicas: list[list[int]] | None, said: str) -> None:
+    page = Page()
+    llm(page, running="qwen3-32b-awq", replicas=replicas)
+    result(page, "llm_deployment", changed=True)
+    assert line(page, "Servers") == said
 
 
 def test_what_the_hub_says_wins_and_what_nobody_says_is_unknown() -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from itertools import count
+from pathlib import Path
 
+import pytest
+
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import door
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.front import Front
 
 SETTINGS = {"container": "gateway", "backend": "llm", "admin_port": 8405}
@@ -64,3 +70,47 @@ def test_a_gateway_that_does_not_run_holds_nothing_up() -> None:
     front = Front(SETTINGS, "vllm", lambda *_: None)
     assert front.drain(5) == 0
     assert front.wait_open(5)
+
+
+def test_a_unit_that_stops_shuts_its_door_and_opens_it_when_it_is_up(tmp_path: Path) -> None:
+    gateway = Gateway([1, 0], ["UP", "DRAIN"])
+    front = Front(SETTINGS, "vllm", gateway, str(tmp_path / "run"))
+    assert door.shut(front, 60) == "no request runs any more"
+    assert "set server llm/vllm:8000 state drain" in gateway.commands
+    # Another program, some seconds later.
+    front = Front(SETTINGS, "vllm", gateway, str(tmp_path / "run"))
+    assert door.open_again(front) == "requests are let in again"
+    assert gateway.commands[-1] == "set server llm/vllm:8000 state ready"
+    assert door.open_again(front) == ""
+
+
+def test_requests_that_do_not_end_are_counted(tmp_path: Path) -> None:
+    front = Front(SETTINGS, "vllm", Gateway([3], ["UP"]), str(tmp_path / "run"))
+    assert door.shut(front, 0) == "3 running requests are cut after 0 s of draining"
+
+
+@pytest.mark.parametrize("status", ["DRAIN", "DOWN", "MAINT (resolution)"])
+def test_a_door_that_another_has_shut_is_not_opened(tmp_path: Path, status: str) -> None:
+    """A switch opens when the server has passed its checks."""
+    gateway = Gateway([0], [status])
+    front = Front(SETTINGS, "vllm", gateway, str(tmp_path / "run"))
+    assert door.shut(front, 60) == "" and door.open_again(front) == ""
+    assert set(gateway.commands) == {"show stat"}
+
+
+def test_a_switch_takes_over_a_door_that_a_unit_has_shut(tmp_path: Path) -> None:
+    front = Front(SETTINGS, "vllm", Gateway([0], ["UP", "DRAIN"]), str(tmp_path / "run"))
+    door.shut(front, 60)
+    front.close()
+    assert door.open_again(front) == ""
+
+
+def test_the_command_says_nothing_where_there_is_no_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "door.json").write_text(json.dumps({"front": {}, "drain_seconds": 5}), encoding="utf-8")
+    monkeypatch.setattr(door, "host_stops", lambda: False)
+    for verb in ("shut", "open"):
+        monkeypatch.setattr(sys, "argv", ["door", str(tmp_path / "door.json"), verb, "vllm"])
+        assert door.main() == 0
+    assert capsys.readouterr().out == ""

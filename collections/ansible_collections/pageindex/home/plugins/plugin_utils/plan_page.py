@@ -128,6 +128,9 @@ def _lines(seen: _Host) -> list[str]:
         ("Services", _services(seen)),
         ("Downtime", _downtime(seen, memory or {})),
     ]
+    replicas = seen.facts.get("vllm", {}).get("replicas")
+    if replicas:
+        rows.insert(-1, ("Servers", _servers(replicas)))
     if seen.others:
         rows.append(("Also", "; ".join(dict.fromkeys(seen.others))))
     if seen.failure:
@@ -184,6 +187,12 @@ def _services(seen: _Host) -> str:
     return f"start or restart {', '.join(dict.fromkeys(seen.services))}" if seen.services else "none is touched"
 
 
+def _servers(replicas: Sequence[Sequence[int]]) -> str:
+    """ "2 replicas of the LLM, on GPU 0; on GPU 1"."""
+    places = [f"on GPU {', '.join(str(gpu) for gpu in gpus)}" if gpus else "on the processor" for gpus in replicas]
+    return f"{len(places)} replicas of the LLM, {'; '.join(places)}" if len(places) > 1 else f"one LLM, {places[0]}"
+
+
 def _downtime(seen: _Host, memory: Mapping[str, Any]) -> str:
     llm = seen.facts.get("vllm", {})
     reboots = bool(seen.facts.get("nvidia_driver", {}).get("reasons"))
@@ -196,7 +205,7 @@ def _downtime(seen: _Host, memory: Mapping[str, Any]) -> str:
     if not llm.get("running"):
         return f"none: no model serves yet; the first answer comes after download and engine start ({start})"
     if seen.beside and not reboots:
-        return f"none of the LLM: {llm['running']} serves until a new server does, on another card ({start})"
+        return f"none of the LLM: {llm['running']} serves until a new server does ({start})"
     drain = f" ({llm['drain_seconds']} s at most)" if llm.get("drain_seconds") else ""
     return (
         f"of the LLM the engine's start ({start}), after the requests that run have ended{drain}"

@@ -9,12 +9,14 @@ import csv
 import io
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
 
 # On which every model server listens (vllm_deployment.settings_of).
 ENGINE_PORT = 8000
+RUN_DIRECTORY = "/run/pageindex-home"
 
 
 class Front:
@@ -24,9 +26,14 @@ class Front:
     """
 
     def __init__(
-        self, settings: Mapping[str, Any] | None, service: str, ask: Callable[[str], str | None] | None = None
+        self,
+        settings: Mapping[str, Any] | None,
+        service: str,
+        ask: Callable[[str], str | None] | None = None,
+        run_directory: str = RUN_DIRECTORY,
     ) -> None:
         self._settings = dict(settings or {})
+        self._mark = Path(run_directory) / f"{service}.shut"
         self._server = f"{service}:{ENGINE_PORT}"
         self._runtime_ask = ask
 
@@ -44,12 +51,23 @@ class Front:
             self._ask(f"set server {self._settings['backend']}/{self._server} state {state}")
 
     def close(self) -> None:
-        """New requests wait; running ones go on."""
+        """New requests wait; running ones go on. Whoever closes opens again: see `opens_by_itself`."""
+        self.opens_by_itself(False)
         self._set("drain")
 
     def open(self) -> None:
         """Requests go to the server as soon as the gateway finds it healthy."""
+        self.opens_by_itself(False)
         self._set("ready")
+
+    def opens_by_itself(self, wanted: bool | None = None) -> bool:
+        """Whether the server's unit opens when the server is up (door.py); `wanted` has it be so, or not."""
+        if wanted:
+            self._mark.parent.mkdir(mode=0o755, exist_ok=True)
+            self._mark.touch()
+        elif wanted is False:
+            self._mark.unlink(missing_ok=True)
+        return self._mark.exists()
 
     def look(self) -> list[dict[str, str]]:
         """HAProxy's own rows about the server (columns of `show stat`), that of its health first; [] without a front.
