@@ -3,9 +3,9 @@
     python3 -B -m ansible_collections.pageindex.home.plugins.module_utils.llm_switch.door SETTINGS shut|open SERVICE
 
 So `systemctl restart pageindex-home@vllm` costs no request: those that run may finish, and others wait or go to
-another replica. SETTINGS is a JSON file: {"front": as for the switch, "drain_seconds"}. A door that a switch has shut is
-left to it: it opens when the server has passed its checks. The exit status is 0 in any case: a server stops whether or
-not the gateway can be told.
+another replica. SETTINGS is a JSON file: {"front": as for the switch, "drain_seconds"}. A door that a switch has shut
+is left to it: it opens when the server has passed its checks. The exit status is 0 in any case: a server stops whether
+or not the gateway can be told.
 """
 
 from __future__ import annotations
