@@ -307,6 +307,7 @@ def test_the_fallback_answers_while_no_model_server_does(tmp_path: Path) -> None
         # Also the one that finds out that the server is gone.
         answers = [gateway.ask() for _ in range(3)]
         assert {answer.headers["x-served-by"] for answer in answers} == {"ollama"}
+        assert gateway.ask(headers={"X-Fallback": "no"}).status == 503
         assert max(answer.seconds for answer in answers) < 2.0
         # How the model is, is told as it is.
         eventually("it to be found dead", lambda: gateway.status() == "DOWN")
@@ -327,6 +328,7 @@ def test_a_share_of_the_work_goes_to_the_fallback(tmp_path: Path, share: int, le
         start_model(gateway)
         served = [gateway.ask().headers["x-served-by"] for _ in range(60)]
         assert least <= served.count("vllm") <= most and set(served) <= {"vllm", "ollama"}
+        assert gateway.ask(headers={"X-Fallback": "no"}).headers["x-served-by"] == "vllm"
         # Without the fallback all of it is the model's.
         gateway.fallback.stop()
         eventually("the fallback to be found dead", lambda: gateway.status(2) == "DOWN")
