@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import socket
 import ssl
@@ -50,10 +51,16 @@ def eventually(what: str, look: Callable[[], T], seconds: float = 10.0) -> T:
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of the loopback interface that nobody uses just now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody uses just now, and that the kernel gives to no client meanwhile."""
+    for _ in range(100):
+        port = random.randrange(20_000, 32_000)  # below Linux's range for clients
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port between 20000 and 32000")
 
 
 class NameServer:
@@ -390,7 +397,7 @@ class Gateway:
     def waiting(self) -> int:
         """How many requests wait: those in the backend that are with no server."""
         rows = self.statistics()
-        return int(rows["llm", "BACKEND"]["scur"]) - int(rows["llm", self.servers[0]]["scur"])
+        return int(rows["llm_wait", "BACKEND"]["scur"]) - int(rows["llm_wait", self.servers[0]]["scur"])
 
     def wait_for_waiting(self, number: int) -> None:
         """Wait until so many requests wait."""

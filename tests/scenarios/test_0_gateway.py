@@ -55,7 +55,7 @@ def test_requests_wait_and_are_let_go_within_half_a_second(gateway: Gateway) -> 
     # What does not wait is not said to have waited.
     assert gateway.ask().waited is None
     line = next(line for line in gateway.log().splitlines() if "POST" in line and " 200 " in line)
-    waited_ms = int(line.split(f"llm llm/{gateway.servers[0]} ")[1].split("/")[1])
+    waited_ms = int(line.split(f"llm llm_wait/{gateway.servers[0]} ")[1].split("/")[1])
     assert 2300 < waited_ms < WAIT_SECONDS * 1000, line
 
 
@@ -146,7 +146,7 @@ def test_drain_lets_a_stream_end_and_holds_new_requests_back(gateway: Gateway) -
     answer = stream.result()
     assert answer.body == b"piece 0 piece 1 piece 2 piece 3 piece 4 "
     assert answer.waited is None
-    eventually("no request to run", lambda: gateway.statistics()["llm", gateway.servers[0]]["scur"] == "0")
+    eventually("no request to run", lambda: gateway.statistics()["llm_wait", gateway.servers[0]]["scur"] == "0")
     assert gateway.ask("/health", method="GET").status == 503
     # A server that is stopped and started while it is drained stays drained.
     gateway.model.stop()
@@ -268,16 +268,32 @@ def test_a_server_with_more_than_its_share_hands_requests_on(replicas: Gateway) 
 def test_a_dead_replica_leaves_and_nothing_is_lost(replicas: Gateway) -> None:
     replicas.second.stop()
     stopped = time.monotonic()
-    # Before a check has seen it: whoever meets it is sent on.
-    assert {replicas.ask().headers["x-served-by"] for _ in range(10)} == {"vllm"}
+    # Before a check has seen it: whoever meets it is sent on, also those whose key is its own.
+    answers = [replicas.ask(headers={"X-Affinity-Key": str(number)} if number % 2 else None) for number in range(16)]
+    assert {(answer.status, answer.headers.get("x-served-by")) for answer in answers} == {(200, "vllm")}
     eventually("it to be found dead", lambda: replicas.status(1) == "DOWN")
     assert time.monotonic() - stopped < 2.0
     assert replicas.ask().status == 200
 
 
+def test_a_dead_replica_is_left_although_the_other_has_its_share(replicas: Gateway) -> None:
+    keys = [str(number) for number in range(12)]
+    mine = [key for key in keys if replicas.ask(headers={"X-Affinity-Key": key}).headers["x-served-by"] == "vllm"]
+    stream = replicas.waiter(body={"stream": True}, headers={"X-Affinity-Key": mine[0]})
+    eventually("it to run", lambda: any(one["body"].get("stream") for one in replicas.model.asked))
+    replicas.second.stop()
+    others = [replicas.waiter(headers={"X-Affinity-Key": key}) for key in keys if key not in mine]
+    answers = [other.result() for other in others]
+    assert {(answer.status, answer.headers.get("x-served-by")) for answer in answers} == {(200, "vllm")}
+    for _ in range(5):
+        replicas.model.more.release()
+    assert stream.result().status == 200
+
+
 def test_a_request_without_a_byte_of_an_answer_is_sent_on_once(replicas: Gateway) -> None:
     replicas.second.drop = True
-    answers = [replicas.ask(body={"text": "x" * 30_000}) for _ in range(6)]
+    body = {"text": "x" * 30_000}
+    answers = [replicas.ask(body=body, headers={"X-Affinity-Key": str(number)}) for number in range(12)]
     assert {(answer.status, answer.headers["x-served-by"]) for answer in answers} == {(200, "vllm")}
     assert replicas.second.asked, "nobody met the one that drops requests"
     # A request that kills its server kills two of them at most.
