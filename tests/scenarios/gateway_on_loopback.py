@@ -51,12 +51,12 @@ def eventually(what: str, look: Callable[[], T], seconds: float = 10.0) -> T:
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of the loopback interface that nobody uses just now, and that the kernel gives to no client meanwhile."""
+    """A port that nobody uses just now, at none of the machine's addresses, and that the kernel gives to no client."""
     for _ in range(100):
         port = random.randrange(20_000, 32_000)  # below Linux's range for clients
         with socket.socket(socket.AF_INET, kind) as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind(("", port))
             except OSError:
                 continue
             return port
@@ -345,6 +345,19 @@ class Gateway:
         for server in (self.model, self.second, self.fallback):
             server.stop()
         self.names.close()
+
+    def processes(self) -> list[int]:
+        """Process ids of HAProxy on this machine."""
+        if "HAPROXY" in os.environ:
+            assert self._process is not None
+            return [self._process.pid]
+        shown = subprocess.run(["docker", "top", CONTAINER, "-o", "pid"], capture_output=True, text=True, check=True)
+        return [int(line) for line in shown.stdout.split()[1:]]
+
+    def most_memory(self) -> float:
+        """The most memory that HAProxy has had so far (MiB)."""
+        found = (re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in self.processes())
+        return sum(int(match[1]) for match in found if match) / 1024
 
     def log(self) -> str:
         """What it has logged."""
