@@ -4,10 +4,10 @@
     benchmarks/switch.py --url http://127.0.0.1:8000/v1 --clients 8 --json -- \\
         ansible-playbook playbooks/switch_model.yml -i inventory/home -e vllm_model=NAME
 
-Half of the clients stream. They begin some seconds before the command and go on for some seconds after it; without a
-command they run for --seconds. One file with nothing but the standard library: where the gateway listens on the host's
-loopback only, copy it there and run it with the host's python3. It then takes --until FILE in place of a command: it
-goes on until that file appears.
+Half of the clients stream, or all of them with --only-streams. They begin some seconds before the command and go on for
+some seconds after it; without a command they run for --seconds. One file with nothing but the standard library: where
+the gateway listens on the host's loopback only, copy it there and run it with the host's python3. It then takes
+--until FILE in place of a command: it goes on until that file appears.
 
 The exit status is 0 when no request failed and no stream was cut off, 1 otherwise.
 """
@@ -18,6 +18,7 @@ import argparse
 import http.client
 import itertools
 import json
+import ssl
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,10 @@ class Load:
     tokens: int = 16
     timeout: float = 400.0
     pause: float = 0.0
+    only_streams: bool = False
+    #: API key, and the file of the authority whose certificate the gateway shows; "" for neither.
+    key: str = ""
+    authority: str = ""
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -66,16 +71,17 @@ class Load:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._origin = time.monotonic()
+        self._trust = ssl.create_default_context(cafile=self.authority) if self.authority else None
 
     def now(self) -> float:
         """Seconds since the load began."""
         return time.monotonic() - self._origin
 
     def start(self) -> None:
-        """Start the clients; every second one streams."""
+        """Start the clients; every second one streams, or all do."""
         self._origin = time.monotonic()
         for number in range(self.clients):
-            thread = threading.Thread(target=self._client, args=(number % 2 == 1,), daemon=True)
+            thread = threading.Thread(target=self._client, args=(self.only_streams or number % 2 == 1,), daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -92,18 +98,33 @@ class Load:
 
     def _client(self, streamed: bool) -> None:
         while not self.stop.is_set():
-            request = ask(self.url, self.model, streamed, self.tokens, self.timeout, self.now)
+            request = ask(
+                self.url, self.model, streamed, self.tokens, self.timeout, self.now, self.key, self._trust
+            )
             with self._lock:
                 self.requests.append(request)
             # A server that refuses at once is not to be hammered.
             self.stop.wait(max(self.pause, 0.0 if request.outcome == SERVED else 0.5))
 
 
-def ask(url: str, model: str, streamed: bool, tokens: int, timeout: float, now: Callable[[], float]) -> Request:
+def ask(
+    url: str,
+    model: str,
+    streamed: bool,
+    tokens: int,
+    timeout: float,
+    now: Callable[[], float],
+    key: str = "",
+    trust: ssl.SSLContext | None = None,
+) -> Request:
     """Send one chat request on a connection of its own; `timeout` bounds each silence (s). Raises nothing."""
     parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=trust)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -114,9 +135,7 @@ def ask(url: str, model: str, streamed: bool, tokens: int, timeout: float, now: 
     begun, waited = now(), 0.0
     outcome, detail = FAILED, ""
     try:
-        connection.request(
-            "POST", f"{parts.path}/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
-        )
+        connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body), headers)
         response = connection.getresponse()
         waited = float(response.getheader("X-Waited-Seconds") or 0)
         if response.status == 200:
@@ -232,10 +251,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=60.0, help="without a command: how long, or at most with --until"
     )
     parser.add_argument("--until", type=Path, help="without a command: the switch is over when this file appears")
+    parser.add_argument("--only-streams", action="store_true", help="every client streams, not every second one")
+    parser.add_argument("--key", default="", help="API key, where the gateway wants one")
+    parser.add_argument("--authority", default="", help="PEM file of the authority of the gateway's certificate")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("command", nargs="*", help="what switches the model, after --")
     options = parser.parse_args(arguments)
-    load = Load(options.url, options.model, options.clients, options.tokens, options.timeout, options.pause)
+    load = Load(
+        options.url, options.model, options.clients, options.tokens, options.timeout, options.pause,
+        options.only_streams, options.key, options.authority,
+    )  # fmt: skip
     load.start()
     load.stop.wait(options.around)
     begun, status = load.now(), 0

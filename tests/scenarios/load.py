@@ -29,7 +29,7 @@ class Load:
 
 
 @contextlib.contextmanager
-def under_load(*arguments: str) -> Iterator[Load]:
+def under_load(*arguments: str, url: str = "http://127.0.0.1:8000/v1") -> Iterator[Load]:
     """Requests to the gateway, streamed and not, until some seconds after the block's end.
 
     `arguments` are further ones of the program.
@@ -39,7 +39,7 @@ def under_load(*arguments: str) -> Iterator[Load]:
     command = [
         "systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={_UNIT}",
         f"--property=RuntimeMaxSec={LONGEST_SECONDS + 60}", "python3", _TARGET,
-        "--url", "http://127.0.0.1:8000/v1", "--until", _END, "--seconds", str(LONGEST_SECONDS), "--json",
+        "--url", url, "--until", _END, "--seconds", str(LONGEST_SECONDS), "--json",
         *arguments,
     ]  # fmt: skip
     process = subprocess.Popen(

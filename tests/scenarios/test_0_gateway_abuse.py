@@ -183,7 +183,7 @@ def test_who_does_not_get_to_the_point_is_let_go(hasty_front: Front, kind: str) 
 
 
 def test_ten_thousand_connections_from_one_address(front: Front) -> None:
-    process = strangers("silent", front.gateway.outside, "--connections", "10000", "--rate", "2000", "--seconds", "5")
+    process = strangers("silent", front.gateway.outside, "--connections", "10000", "--rate", "2000", "--rest", "60", "--seconds", "5")
     with Honest(front) as honest:
         found = seen(process)
     honest.check()
@@ -192,7 +192,7 @@ def test_ten_thousand_connections_from_one_address(front: Front) -> None:
 
 def test_ten_thousand_connections_from_many_addresses(front: Front) -> None:
     """They may take all that is left for other machines: those that are connected, and the host itself, go on."""
-    arguments = ["--connections", "10000", "--addresses", "100", "--rate", "2000", "--seconds", "5"]
+    arguments = ["--connections", "10000", "--addresses", "100", "--rate", "2000", "--rest", "60", "--seconds", "5"]
     with Honest(front, new_connections=False) as honest:
         found = seen(strangers("silent", front.gateway.outside, *arguments))
     honest.check()
