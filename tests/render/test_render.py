@@ -19,6 +19,8 @@ ALL_CASES = [
     pytest.param(inventory, name, id=f"{inventory}-{name}") for inventory in CASES for name in CASES[inventory]
 ]
 SERVICES = ("vllm", "pageindex", "gateway")
+# Where a fallback is wanted.
+WITH_FALLBACK = ("every_option",)
 # A card of each rendered host is checked with these programs on three different hosts, not on all.
 CHECKED = [("home", "trixie"), ("home", "every_option"), ("staging", "staging")]
 CHECKED_CASES = [pytest.param(inventory, name, id=f"{inventory}-{name}") for inventory, name in CHECKED]
@@ -26,6 +28,11 @@ CHECKED_CASES = [pytest.param(inventory, name, id=f"{inventory}-{name}") for inv
 
 def rendered(inventory: str, name: str) -> Rendered:
     return render(inventory)[0][name]
+
+
+def services(name: str) -> tuple[str, ...]:
+    """The services of a case."""
+    return (*SERVICES, "ollama") if name in WITH_FALLBACK else SERVICES
 
 
 def compose(case: Rendered, service: str) -> dict[str, Any]:
@@ -57,7 +64,7 @@ def test_every_template_is_rendered() -> None:
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
 def test_every_service_is_rendered(inventory: str, name: str) -> None:
     files = rendered(inventory, name).files
-    assert {path.split("/")[-2] for path in files if path.endswith("/compose.yml")} == set(SERVICES)
+    assert {path.split("/")[-2] for path in files if path.endswith("/compose.yml")} == set(services(name))
     leftovers = [path for path, content in files.items() if "{{" in content or "{%" in content]
     # A Python source that travels as it is may speak of braces.
     assert [path for path in leftovers if not path.endswith(".py")] == []
@@ -65,7 +72,7 @@ def test_every_service_is_rendered(inventory: str, name: str) -> None:
 
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
 def test_containers_are_locked_down(inventory: str, name: str) -> None:
-    for service in SERVICES:
+    for service in services(name):
         project = compose(rendered(inventory, name), service)
         [(key, container)] = project["services"].items()
         if service == "vllm":
@@ -87,16 +94,17 @@ def test_containers_are_locked_down(inventory: str, name: str) -> None:
         own = {name for name, network in project["networks"].items() if not network.get("external")}
         assert own == ({"outside"} if (service, name) == ("pageindex", "every_option") else set())
         writable = [mount for mount in container["volumes"] if not mount.get("read_only")]
-        assert all(mount["source"].startswith("/srv/pageindex-home/data/") for mount in writable), writable
+        ours = ("/srv/pageindex-home/data/", *(["/usr/share/ollama/"] if name in WITH_FALLBACK else []))
+        assert all(mount["source"].startswith(ours) for mount in writable), writable
 
 
 @pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
 def test_only_the_gateway_publishes_and_only_on_loopback_unless_told(inventory: str, name: str) -> None:
     published = {}
-    for service in SERVICES:
+    for service in services(name):
         [container] = compose(rendered(inventory, name), service)["services"].values()
         published[service] = container.get("ports", [])
-    assert published["vllm"] == published["pageindex"] == []
+    assert published["vllm"] == published["pageindex"] == published.get("ollama", []) == []
     assert published["gateway"]
     outside = [port for port in published["gateway"] if not port.startswith(("127.0.0.1:", "[::1]:"))]
     address = {"staging": "0.0.0.0", "every_option": "192.0.2.10"}.get(name)
@@ -185,11 +193,43 @@ def test_the_second_indexing_engine_is_in_the_image_only_where_it_is_asked_for(c
 
 def test_limits_are_the_inventorys() -> None:
     wanted = {"vllm": (12, 4096, "64g"), "pageindex": (2.5, 256, "3g"), "gateway": (1, 128, "512m")}
+    wanted["ollama"] = (4, 1024, "12g")
     for service, limits in wanted.items():
         [container] = compose(rendered("home", "every_option"), service)["services"].values()
         assert (container["cpus"], container["pids_limit"], container["mem_limit"]) == limits
+        if service not in SERVICES:
+            continue
         [container] = compose(rendered("home", "trixie"), service)["services"].values()
         assert "cpus" not in container
+
+
+def test_a_fallback_is_all_or_nothing() -> None:
+    """Without a model nothing of it is written, fetched or known to the gateway; with one, all of it is."""
+    for case, wanted in ((rendered("home", "trixie"), False), (rendered("home", "every_option"), True)):
+        assert any("/ollama/" in path for path in case.files) is wanted
+        assert bool(case.arguments("ollama_model")) is wanted
+        [config] = [content for path, content in case.files.items() if path.endswith("/haproxy.cfg")]
+        assert ("ollama:11434" in config) is wanted
+        removed = [
+            arguments for arguments in case.arguments("removed") if "pageindex-home/ollama" in arguments["images"]
+        ]
+        # Not the folders of the other services, which are in use.
+        assert [arguments["empty_folders"] for arguments in removed] == ([] if wanted else [[]])
+
+
+def test_the_fallback_has_the_names_and_the_models_that_it_was_given() -> None:
+    case = rendered("home", "every_option")
+    [fetched] = case.arguments("ollama_model")
+    assert fetched["names"] == ["pageindex-llm", "gpt-4o"]
+    assert fetched["directory"] == "/usr/share/ollama/.ollama/models"
+    [container] = compose(case, "ollama")["services"].values()
+    assert cards(container) == ["nvidia.com/gpu=0"]
+    assert {"type": "bind", "source": fetched["directory"], "target": "/models"} in container["volumes"]
+    environment = container["environment"]
+    assert environment["OLLAMA_KEEP_ALIVE"] == "-1" and environment["OLLAMA_NOPRUNE"] == "true"
+    assert environment["OLLAMA_KV_CACHE_TYPE"] == "q8_0$$"
+    # Fetched as the user who serves it.
+    assert container["user"] == fetched["user"]
 
 
 def test_values_with_dollars_survive_compose() -> None:
@@ -220,7 +260,7 @@ def test_images_are_derived_from_pinned_ones(inventory: str, name: str) -> None:
     bases = {
         entry["repository"]: entry["base_image"] for entry in rendered(inventory, name).arguments("container_image")
     }
-    assert set(bases) == {f"pageindex-home/{service}" for service in SERVICES}
+    assert set(bases) == {f"pageindex-home/{service}" for service in services(name)}
     for base in bases.values():
         tag = base.rsplit(":", 1)[-1]
         assert any(character.isdigit() for character in tag), base
@@ -303,7 +343,7 @@ def run_where_available(checks: list[Check], folder: Path) -> None:
 @pytest.mark.parametrize(("inventory", "name"), CHECKED_CASES)
 def test_compose_accepts_the_compose_files(tmp_path: Path, inventory: str, name: str) -> None:
     found = compose_checks(rendered(inventory, name))
-    assert len(found) == len(SERVICES)
+    assert len(found) == len(services(name))
     run_where_available(found, tmp_path)
 
 

@@ -157,7 +157,7 @@ def test_a_killed_replica_takes_only_its_streams_with_it(
 def nothing_runs(gateway: Gateway, number: int) -> bool:
     """Whether a server has no request."""
     rows = gateway.statistics()
-    return all(rows[backend, gateway.servers[number]]["scur"] == "0" for backend in ("llm", "llm_now"))
+    return all(rows[backend, gateway.servers[number]]["scur"] == "0" for backend in ("llm", "llm_wait"))
 
 
 def is_up(gateway: Gateway, number: int) -> bool:

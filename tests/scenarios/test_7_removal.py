@@ -100,7 +100,7 @@ def somebody_else(finished_host: StagingHost) -> Iterator[None]:
 
 
 # Numbers of tasks in the second play: after the gateway, after vLLM, between Docker and the driver.
-@pytest.mark.parametrize("kill_at", [22, 26, 31])
+@pytest.mark.parametrize("kill_at", [23, 28, 33])
 def test_removal_goes_on_after_it_was_killed(somebody_else: None, finished_host: StagingHost, kill_at: int) -> None:
     killed = RunningPlaybook(REMOVE, "-e", "confirm=true", kill_at=kill_at).finish(400)
     assert killed.returncode == -signal.SIGKILL, killed.explain()
