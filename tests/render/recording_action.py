@@ -65,6 +65,12 @@ def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]
         return {"path": f"{arguments['directory']}/{arguments['repository']}/{commit}", "commit": commit}
     if module == "gateway_certificate":
         return {"authority": "certificate\n", "ends": "2027-01-01", "days_left": 300, "fingerprint": "", "why": ""}
+    if module == "ollama_native":
+        url, models = "http://127.0.0.1:11434", "/usr/share/ollama/.ollama/models"
+        found = {"found": True, "active": True, "enabled": True, "answers": True, "version": "0.32.15", "loaded": []}
+        return {**found, "url": url, "port": 11434, "models_directory": models, "models": ["llama3.2:3b"]}
+    if module == "llm_comparison":
+        return {"table": "| | vLLM | Ollama |", "servers": []}
     if module == "container_image":
         return {"image": f"{arguments['repository']}:0123456789ab", "image_id": "sha256:" + "0" * 64, "labels": {}}
     return {}
