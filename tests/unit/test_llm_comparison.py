@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_memory_of_a_unit() -> None:
 
 
 def test_memory_of_cards_is_that_of_the_containers_processes() -> None:
-    gpus = [
+    gpus: list[dict[str, Any]] = [
         {"processes": [{"container": "aa", "memory_mib": 100}, {"container": None, "memory_mib": 7}]},
         {"processes": [{"container": "aa", "memory_mib": 50}, {"container": "aa", "memory_mib": None}]},
         {"processes": None},
