@@ -211,7 +211,9 @@ def test_a_fallback_is_all_or_nothing() -> None:
         [config] = [content for path, content in case.files.items() if path.endswith("/haproxy.cfg")]
         assert ("ollama:11434" in config) is wanted
         removed = [
-            arguments for arguments in case.arguments("removed") if "pageindex-home/ollama" in arguments["images"]
+            arguments
+            for arguments in case.arguments("removed")
+            if "pageindex-home/ollama" in arguments.get("images", [])
         ]
         # Not the folders of the other services, which are in use.
         assert [arguments["empty_folders"] for arguments in removed] == ([] if wanted else [[]])
