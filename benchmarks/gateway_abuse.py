@@ -77,8 +77,8 @@ def main() -> int:
                     outside, host = Target(gateway.outside, context, key), Target(gateway.port)
                     strangers, most = None, KINDS.get(kind, 0)
                     if most:
-                        words = [kind, str(gateway.outside), "--connections", str(most), "--rate", "1000", "--rest", "5"]
-                        words += ["--seconds", str(options.seconds)]
+                        words = [kind, str(gateway.outside), "--connections", str(most), "--rate", "1000"]
+                        words += ["--rest", "5", "--seconds", str(options.seconds)]
                         command = [sys.executable, "-m", "tests.scenarios.gateway_strangers", *words]
                         strangers = subprocess.Popen(command, stdout=subprocess.DEVNULL)
                     asyncio.run(both(outside, host, options.seconds))

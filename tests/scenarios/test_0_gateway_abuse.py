@@ -183,7 +183,8 @@ def test_who_does_not_get_to_the_point_is_let_go(hasty_front: Front, kind: str) 
 
 
 def test_ten_thousand_connections_from_one_address(front: Front) -> None:
-    process = strangers("silent", front.gateway.outside, "--connections", "10000", "--rate", "2000", "--rest", "60", "--seconds", "5")
+    arguments = ["--connections", "10000", "--rate", "2000", "--rest", "60", "--seconds", "5"]
+    process = strangers("silent", front.gateway.outside, *arguments)
     with Honest(front) as honest:
         found = seen(process)
     honest.check()
