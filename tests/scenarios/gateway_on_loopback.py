@@ -129,7 +129,8 @@ class ModelServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128
+    # As vLLM's own server: connections are taken although nobody has looked at them yet.
+    request_queue_size = 2048
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are what the tests are about."""

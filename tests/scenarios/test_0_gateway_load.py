@@ -137,7 +137,7 @@ def test_a_killed_replica_takes_only_its_streams_with_it(
         eventually("both to serve", lambda: {stream.server for stream in clients.streams} == {"vllm", "vllm-2"}, 30)
         clients.go_on(seconds / 3)
         assert clients.cut() == clients.failed() == []
-        streaming = int(gateway.statistics()["llm_now", gateway.servers[1]]["scur"])
+        streaming = int(gateway.statistics()["llm", gateway.servers[1]]["scur"])
         killed = time.monotonic()
         other.send_signal(signal.SIGKILL)
         eventually("it to be found dead", lambda: gateway.status(1) == "DOWN")

@@ -28,9 +28,9 @@ class Gateway:
             return "\n"
         now = self.running.pop(0) if len(self.running) > 1 else self.running[0]
         status = self.status.pop(0) if len(self.status) > 1 else self.status[0]
-        # The backend for what does not wait stands first, and has a request of its own on the same server.
+        # The backend for what waits stands first, and has a request of its own on the same server.
         return (
-            f"# pxname,svname,qcur,scur,status\nllm_now,vllm:8000,0,{min(now, 1)},no check\nllm,FRONTEND,,9,OPEN\n"
+            f"# pxname,svname,qcur,scur,status\nllm_wait,vllm:8000,0,{min(now, 1)},no check\nllm,FRONTEND,,9,OPEN\n"
             f"llm,vllm:8000,0,{max(now - 1, 0)},{status}\nllm,vllm-2:8000,0,7,UP\nllm,BACKEND,0,9,UP\n"
         )
 
