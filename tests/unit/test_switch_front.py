@@ -84,6 +84,20 @@ def test_a_unit_that_stops_shuts_its_door_and_opens_it_when_it_is_up(tmp_path: P
     assert door.open_again(front) == ""
 
 
+def test_a_door_whose_program_was_killed_opens_all_the_same(tmp_path: Path) -> None:
+    """Else the server would stay shut for ever, with every request waiting for it."""
+
+    def killed(command: str) -> str | None:
+        if command == "show stat" and asked.append(command) is None and len(asked) > 1:
+            raise KeyboardInterrupt
+        return Gateway([1], ["UP"])(command)
+
+    asked: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        door.shut(Front(SETTINGS, "vllm", killed, str(tmp_path / "run")), 60)
+    assert door.open_again(Front(SETTINGS, "vllm", Gateway([0], ["DRAIN"]), str(tmp_path / "run")))
+
+
 def test_requests_that_do_not_end_are_counted(tmp_path: Path) -> None:
     front = Front(SETTINGS, "vllm", Gateway([3], ["UP"]), str(tmp_path / "run"))
     assert door.shut(front, 0) == "3 running requests are cut after 0 s of draining"

@@ -17,14 +17,19 @@ from pathlib import Path
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.front import Front
 
+# Less than the unit's TimeoutStopSec (role docker_engine), after which systemd would leave the container running.
+LONGEST_SECONDS = 120.0
+
 
 def shut(front: Front, seconds: float) -> str:
     """Let nobody in any more, wait until nobody is in, at most `seconds`; returns a line for the journal."""
     rows = front.look()
     if not rows or not rows[0]["status"].startswith("UP"):
         return ""
-    left = front.drain(seconds)
+    front.close()
+    # Before the waiting: whatever happens to this program, the server's next start opens again.
     front.opens_by_itself(True)
+    left = front.wait_idle(seconds)
     return f"{left} running requests are cut after {seconds:.0f} s of draining" if left else "no request runs any more"
 
 
@@ -50,7 +55,8 @@ def main() -> int:
     if verb == "open":
         line = open_again(front)
     else:
-        line = "" if host_stops() else shut(front, float(settings["drain_seconds"]))
+        seconds = min(float(settings["drain_seconds"]), LONGEST_SECONDS)
+        line = "" if host_stops() else shut(front, seconds)
     if line:
         print(line, flush=True)
     return 0

@@ -88,6 +88,10 @@ class Front:
     def drain(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
         """Close, and wait until no request runs, at most `seconds`. Returns how many still run."""
         self.close()
+        return self.wait_idle(seconds, clock)
+
+    def wait_idle(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
+        """Wait until no request runs, at most `seconds`. Returns how many still run."""
         deadline = clock() + seconds
         left = self.running()
         while left and clock() < deadline:
