@@ -163,9 +163,22 @@ def test_the_hub_is_asked_about_a_model_of_ones_own_only() -> None:
     assert rendered("home", "trixie").arguments("hub_model") == []
 
 
-def test_one_card_gets_one_card() -> None:
+@pytest.mark.parametrize(
+    ("name", "replicas"),
+    [("one_card", [[0]]), ("two_cards_30b_a3b", [[0], [1]]), ("two_cards_32b", [[0, 1]]), ("cpu_only", [[]])],
+)
+def test_each_replica_has_cards_of_its_own(name: str, replicas: list[list[int]]) -> None:
+    case = rendered("home", name)
+    [record] = [call["record"] for call in case.arguments("llm_deployment")]
+    assert record["replicas"] == replicas and record["gpus"] == sum(replicas, [])
+    if replicas[0]:
+        [container] = compose(case, "vllm")["services"].values()
+        # One file for all of them: .env says which cards (llm_switch.rollout).
+        assert cards(container) == [f"nvidia.com/gpu=${{CARD_{number}}}" for number in range(len(replicas[0]))]
+
+
+def test_one_card_gets_one_server() -> None:
     [container] = compose(rendered("home", "one_card"), "vllm")["services"].values()
-    assert cards(container) == ["nvidia.com/gpu=0"]
     words = container["command"]
     assert words[words.index("--tensor-parallel-size") + 1] == "1"
 
