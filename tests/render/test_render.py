@@ -170,7 +170,7 @@ def test_the_hub_is_asked_about_a_model_of_ones_own_only() -> None:
 def test_each_replica_has_cards_of_its_own(name: str, replicas: list[list[int]]) -> None:
     case = rendered("home", name)
     [record] = [call["record"] for call in case.arguments("llm_deployment")]
-    assert record["replicas"] == replicas and record["gpus"] == sum(replicas, [])
+    assert record["replicas"] == replicas and record["gpus"] == [gpu for gpus in replicas for gpu in gpus]
     if replicas[0]:
         [container] = compose(case, "vllm")["services"].values()
         # One file for all of them: .env says which cards (llm_switch.rollout).
