@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import request
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine as SystemdEngine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import Wish
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import (
     Server,
@@ -183,6 +184,14 @@ def test_a_state_from_before_there_were_replicas_is_understood() -> None:
     assert servers_of(deployment, SLOTS) == [Server("vllm-2", (1,))]
     assert servers_of({"id": OLD, "record": {"gpus": [0]}}, SLOTS) == [Server("vllm", (0,))]
     assert replicas_of({"gpus": [0, 1]}) == [(0, 1)]
+
+
+def test_a_servers_files_name_its_cards(tmp_path: Path) -> None:
+    engine = SystemdEngine({"services_directory": str(tmp_path)}, "vllm-2")
+    engine.place(Server("vllm-2", (1, 3)).files(files(OLD)))
+    assert engine.files()[".env"].splitlines()[1:] == ["CARD_0=1", "CARD_1=3"]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "vllm-2").iterdir()}
+    assert modes == {".env": 0o600, "compose.yml": 0o644, "unit.env": 0o644}
 
 
 LAST: dict[str, Any] = {"model": "new", "reason": "CUDA out of memory", "failed_in": "starting", "serves": "old"}

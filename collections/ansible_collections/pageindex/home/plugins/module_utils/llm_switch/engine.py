@@ -70,7 +70,9 @@ class Engine:
         """Put a deployment's files into the folder. Raises OSError."""
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
         for name, content in files.items():
-            write_atomically(os.path.join(self.directory, name), content.encode(), 0o644, os.geteuid(), os.getegid())
+            # An .env file may be expected to hold secrets; this one holds none, and is nobody else's affair either.
+            mode = 0o600 if name.startswith(".") else 0o644
+            write_atomically(os.path.join(self.directory, name), content.encode(), mode, os.geteuid(), os.getegid())
 
     def stop(self) -> None:
         """Stop the unit and with it the container. Raises ServiceError."""
