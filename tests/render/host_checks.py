@@ -22,15 +22,16 @@ class Check:
 
 
 def compose_checks(rendered: Rendered) -> list[Check]:
-    """`docker compose config` for every Compose file; it opens no other file."""
+    """`docker compose config` for every Compose file; of other files it opens .env alone."""
+    files = rendered.files
     return [
         Check(
             name=f"compose {path.split('/')[-2]}",
             program="docker compose version",
-            files={"compose.yml": content},
+            files={"compose.yml": content, ".env": files.get(path.replace("compose.yml", ".env"), "")},
             command="docker compose --file compose.yml config --quiet",
         )
-        for path, content in rendered.files.items()
+        for path, content in files.items()
         if path.endswith("/compose.yml")
     ]
 

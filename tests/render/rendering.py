@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import Server, replicas_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDER = Path(__file__).with_name("recording_action.py")
 PLUGINS = REPOSITORY / "collections" / "ansible_collections" / "pageindex" / "home" / "plugins"
@@ -77,7 +79,8 @@ class Rendered:
         deployed = {
             f"{arguments['services_directory']}/{arguments['settings']['slots'][0]}/{name}": content
             for arguments in self.arguments("llm_deployment")
-            for name, content in arguments["files"].items()
+            # As the first server's folder has them.
+            for name, content in Server("", replicas_of(arguments["record"])[0]).files(arguments["files"]).items()
         }
         return written | deployed
 
