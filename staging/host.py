@@ -135,8 +135,14 @@ class Host:
         """Wait until systemd has started everything; raises StepFailed after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
+            # systemd itself waits: to ask again and again takes the processor from what is being started.
+            try:
+                state = self.execute(
+                    "systemctl is-system-running --wait", timeout=max(deadline - time.monotonic(), 1)
+                ).stdout.split()
+            except subprocess.TimeoutExpired:
+                state = ["starting"]
             # `degraded` is up as well: some unit failed that this host does not need.
-            state = self.execute("systemctl is-system-running && systemctl is-active ssh").stdout.split()
             if state and state[0] in ("running", "degraded"):
                 return
             if time.monotonic() > deadline:

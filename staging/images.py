@@ -132,6 +132,11 @@ def proxy() -> Image:
     return Image(f"proxy:{settings.DEPOT_SUITE}", settings.DEPOT_SUITE, "proxy.sh")
 
 
+def certbot(suite: str) -> Image:
+    """Debian's certbot of this release; like the proxy's, an image of tests that no host pulls."""
+    return Image(f"certbot:{suite}", suite, "certbot.sh", configuration={"Cmd": ["sleep", "infinity"]})
+
+
 def host(release: str = "trixie") -> Image:
     """The image of a staging host: trixie, bookworm, or noble, which is Debian 13 under another name."""
     simulator = settings.REPOSITORY / "staging" / "gpu_simulator"
@@ -189,4 +194,5 @@ def vllm(wheels: Path) -> Image:
         "vllm.sh",
         configuration={"Entrypoint": ["vllm", "serve"], "WorkingDir": "/vllm-workspace"},
         mounts={wheels: "/wheels"},
+        others=("amx_permission.py",),
     )

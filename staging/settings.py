@@ -27,6 +27,8 @@ PROXY_LOG = STATE / "proxy" / "access.log"
 
 NETWORK = "pageindex-home-staging"
 SUBNET = "172.31.250.0/24"
+# This machine, as the staging network sees it.
+CONTROLLER_ADDRESS = "172.31.250.1"
 HOST_NAME = "pageindex-home-staging-host"
 HOST_ADDRESS = "172.31.250.10"
 BOOKWORM_ADDRESS = "172.31.250.11"

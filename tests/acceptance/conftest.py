@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,13 +92,33 @@ def settings(
     return once(_testinfra_host, "settings", find)
 
 
+def share_connection(variables: dict[str, Any], path: Path) -> None:
+    """Have every command use the connection at *path*, unless the inventory has named one."""
+    names = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
+    arguments = [str(variables[name]) for name in names if variables.get(name)]
+    if not any("controlpath" in argument.lower() for argument in arguments):
+        variables[names[0]] = f"{variables.get(names[0]) or ''} -o ControlPath={path}".strip()
+
+
+@pytest.fixture(scope="session")
+def connections() -> Iterator[Path]:
+    """Where each host's one SSH connection is found, which all commands share. The path of a socket has to be short."""
+    with tempfile.TemporaryDirectory(prefix="hosts-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        yield folder
+        for master in folder.glob("*"):
+            command = ["ssh", "-o", f"ControlPath={master}", "-O", "exit", "host"]
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+
+
 @pytest.fixture(scope="module")
-def host(_testinfra_host: Any, settings: dict[str, Any]) -> Iterator[Any]:
+def host(_testinfra_host: Any, settings: dict[str, Any], connections: Path) -> Iterator[Any]:
     """The host under test, as root."""
     # testinfra reads the inventory without resolving templates in it; Ansible has resolved them by now.
     backend = _testinfra_host.backend
     variables = backend.ansible_runner.inventory["_meta"]["hostvars"].setdefault(backend.host, {})
     variables.update({name: value for name, value in settings["connection"].items() if value})
+    share_connection(variables, connections / hashlib.sha256(backend.host.encode()).hexdigest()[:8])
     if once(_testinfra_host, "user", lambda: _testinfra_host.check_output("id -u")) == "0":
         yield _testinfra_host
     else:

@@ -53,7 +53,7 @@ def test_networks_are_there_and_the_internal_one_has_no_way_out(host: Any, setti
     found = json.loads(host.check_output("docker network inspect" + " %s" * len(names), *names))
     internal = {network["Name"]: network["Internal"] for network in found}
     assert internal == {network["name"]: bool(network.get("internal")) for network in wanted}
-    assert internal[settings["llm"]["internal_network"]]
+    assert internal[settings["llm"]["internal_network"]] and internal[settings["documents"]["internal_network"]]
 
 
 @pytest.mark.usefixtures("cards")

@@ -61,9 +61,13 @@ def test_only_the_gateway_publishes_ports(
     assert found == doors(settings)
 
 
-def test_services_are_on_the_internal_network_alone(containers: Containers, settings: dict[str, Any]) -> None:
+def test_each_service_shares_an_internal_network_with_the_gateway_alone(
+    containers: Containers, settings: dict[str, Any]
+) -> None:
     networks = {name: set(containers[name]["NetworkSettings"]["Networks"]) for name in BEHIND_THE_GATEWAY}
-    assert networks == {key: {settings["llm"]["internal_network"]} for key in BEHIND_THE_GATEWAY}
+    wanted = {"vllm": settings["llm"]["internal_network"], "pageindex": settings["documents"]["internal_network"]}
+    assert networks == {name: {network} for name, network in wanted.items()}
+    assert len(set(wanted.values())) == 2
 
 
 @pytest.fixture(scope="module")
@@ -92,19 +96,24 @@ def test_no_way_out_of_the_container(
     assert [target for target, outcome in attempts.items() if outcome == "connected"] == []
 
 
-def test_the_document_service_reaches_the_llm(containers: Containers) -> None:
-    # The counterpart of the test above: connections from inside a container are possible at all.
-    server = containers.services["vllm"]
-    assert containers.connections("pageindex", [(server, 8000)]) == {f"{server}:8000": "connected"}
-
-
-def test_the_other_services_reach_the_gateway_but_not_its_runtime_api(
-    containers: Containers, settings: dict[str, Any]
+@pytest.mark.parametrize("name", BEHIND_THE_GATEWAY)
+def test_the_other_services_reach_the_gateway_where_it_is_for_them(
+    containers: Containers, settings: dict[str, Any], name: str
 ) -> None:
+    """Not its runtime API, and not the ports that the host publishes without a key."""
     inside = [int(entry["internal_port"]) for entry in settings["frontends"] if "internal_port" in entry]
-    attempts = containers.connections("pageindex", [("gateway", port) for port in (*inside, 8404, 8405)])
+    inside.append(int(settings["metrics_port"]))
+    hidden = [8404, 8405, 8406, *(int(entry["bind_port"]) for entry in settings["frontends"])]
+    attempts = containers.connections(name, [("gateway", port) for port in (*inside, *hidden)])
     reached = {target for target, outcome in attempts.items() if outcome == "connected"}
     assert reached == {f"gateway:{port}" for port in inside}
+
+
+def test_model_and_documents_do_not_reach_each_other(containers: Containers) -> None:
+    """A model file may have something in it: what runs beside it is kept from the documents."""
+    [network] = containers["pageindex"]["NetworkSettings"]["Networks"].values()
+    attempts = containers.connections("vllm", [("pageindex", 3000), (network["IPAddress"], 3000)])
+    assert len(attempts) == 2 and "connected" not in attempts.values(), attempts
 
 
 @pytest.mark.parametrize("name", ["vllm", "pageindex", "gateway"])

@@ -40,7 +40,8 @@ def unit_checks(rendered: Rendered) -> list[Check]:
     """`systemd-analyze verify` for every unit; the programs it starts need not be on this machine."""
     units = {}
     for path, content in rendered.files.items():
-        if path.startswith("/etc/systemd/system/"):
+        # A drop-in is nothing without the unit of others that it changes.
+        if path.startswith("/etc/systemd/system/") and not path.endswith(".conf"):
             name = path.rsplit("/", 1)[-1].replace("@.", "@example.")
             lines = (line for line in content.splitlines() if not line.startswith(("Exec", "WorkingDirectory")))
             units[name] = "\n".join(lines).replace("[Service]", "[Service]\nExecStart=/bin/true")

@@ -65,10 +65,21 @@ def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]
         return {"path": f"{arguments['directory']}/{arguments['repository']}/{commit}", "commit": commit}
     if module == "gateway_certificate":
         return {"authority": "certificate\n", "ends": "2027-01-01", "days_left": 300, "fingerprint": "", "why": ""}
+    if module == "acme_certificate":
+        return {"ends": "2027-01-01", "days_left": 60, "why": ""}
     if module == "ollama_native":
         url, models = "http://127.0.0.1:11434", "/usr/share/ollama/.ollama/models"
-        found = {"found": True, "active": True, "enabled": True, "answers": True, "version": "0.32.15", "loaded": []}
-        return {**found, "url": url, "port": 11434, "models_directory": models, "models": ["llama3.2:3b"]}
+        loaded = [{"name": "llama3.2:3b", "size_vram": 1 << 30}, {"name": "on-the-processor", "size_vram": 0}]
+        found = {
+            "found": True,
+            "active": os.environ.get("OLLAMA_IS", "active") == "active",
+            "enabled": True,
+            "answers": True,
+            "version": "0.32.15",
+            "loaded": loaded,
+        }
+        url = os.environ.get("OLLAMA_URL", url)
+        return {**found, "url": url, "port": 11434, "models_directory": models, "models": _native_models()}
     if module == "llm_comparison":
         return {"table": "| | vLLM | Ollama |", "servers": []}
     if module == "container_image":
@@ -76,8 +87,12 @@ def answer(module: str, arguments: dict[str, Any], cards: int) -> dict[str, Any]
     return {}
 
 
+def _native_models() -> list[str]:
+    return os.environ.get("OLLAMA_HAS", "llama3.2:3b").split(",")
+
+
 class ActionModule(ActionBase):
-    """Records {module, arguments} as one JSON line in the file RENDER_LOG/HOST."""
+    """Records {module, arguments} as one JSON line in the file RENDER_LOG/HOST; the module RENDER_FAILS fails."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Record, and answer as `answer` says."""
@@ -87,4 +102,6 @@ class ActionModule(ActionBase):
         with open(os.path.join(os.environ["RENDER_LOG"], host), "a", encoding="utf-8") as log:
             log.write(json.dumps({"module": module, "arguments": self._task.args}, default=str) + "\n")
         cards = (task_vars or {}).get("nvidia_driver_gpu_count_expected") or 2
+        if module == os.environ.get("RENDER_FAILS"):
+            return {**result, "failed": True, "msg": "address already in use"}
         return {**result, "changed": False, **answer(module, self._task.args, int(cards))}

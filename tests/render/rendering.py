@@ -7,9 +7,11 @@ An undefined variable anywhere fails the run: that is Ansible's own rule.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -50,6 +52,7 @@ CASES: dict[str, dict[str, Case]] = {
         **{name: Case(name) for name in DISTRIBUTIONS},
         **{path.stem: Case("trixie", path) for path in EXAMPLES},
         "every_option": Case("noble", Path(__file__).with_name("every_option.yml")),
+        "acme": Case("bookworm", Path(__file__).with_name("acme.yml")),
         "signed_modules": Case("jammy", Path(__file__).with_name("signed_modules.yml")),
     },
     "staging": {"staging": Case("trixie")},
@@ -82,7 +85,8 @@ class Rendered:
             # As the first server's folder has them.
             for name, content in Server("", replicas_of(arguments["record"])[0]).files(arguments["files"]).items()
         }
-        return written | deployed
+        gateway = {arguments["path"]: arguments["content"] for arguments in self.arguments("gateway_configuration")}
+        return written | deployed | gateway
 
     @property
     def build_contexts(self) -> dict[str, dict[str, str]]:
@@ -90,6 +94,26 @@ class Rendered:
         return {
             entry["repository"]: entry["context"] for entry in self.arguments("container_image") if "context" in entry
         }
+
+
+def run_playbook(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook in `folder` with this repository's settings, roles and collection; returns how it ended."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), *arguments],
+        cwd=folder,
+        env=os.environ
+        | {
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
+            "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
+            "LC_ALL": "C.UTF-8",
+            **environment,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _write_facts(folder: Path, host: str, distribution: str) -> None:
@@ -134,8 +158,22 @@ def _inventory(folder: Path, inventory: str, cases: dict[str, Case]) -> None:
 def render(inventory: str) -> tuple[dict[str, Rendered], frozenset[Path]]:
     """Render site.yml for every case of an inventory: results by case, and the templates that were read.
 
+    Once for all processes of one run of tests/run, which says where the results are kept for as long.
     Raises AssertionError with Ansible's words when it fails, as it does on an undefined variable.
     """
+    folder = os.environ.get("PAGEINDEX_HOME_RENDERED")
+    if not folder:
+        return _render(inventory)
+    kept = Path(folder, f"{inventory}.pickle")
+    with Path(folder, f"{inventory}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_render(inventory)))
+        found: tuple[dict[str, Rendered], frozenset[Path]] = pickle.loads(kept.read_bytes())
+    return found
+
+
+def _render(inventory: str) -> tuple[dict[str, Rendered], frozenset[Path]]:
     cases = CASES[inventory]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -151,30 +189,18 @@ def render(inventory: str) -> tuple[dict[str, Rendered], frozenset[Path]]:
             (folder / ".staging" / file).write_text(content, encoding="utf-8")
         for host, case in cases.items():
             _write_facts(folder / "facts", host, case.distribution)
-        finished = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("ansible-playbook")), "site.yml", "-vvvv", "--check",
-                "-i", f"inventory/{inventory}",
-                "-e", json.dumps({"ansible_connection": "local", "ansible_become": False}),
-            ],
-            cwd=folder,
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
-                "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
-                "ANSIBLE_GATHERING": "smart",
-                "ANSIBLE_CACHE_PLUGIN": "jsonfile",
-                "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),
-                "ANSIBLE_CACHE_PLUGIN_TIMEOUT": "0",
-                "ANSIBLE_NOCOLOR": "1",
-                "RENDER_LOG": str(folder / "calls"),
-                "LC_ALL": "C.UTF-8",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+        finished = run_playbook(
+            folder,
+            "site.yml", "-vvvv", "--check",
+            "-i", f"inventory/{inventory}",
+            "-e", json.dumps({"ansible_connection": "local", "ansible_become": False}),
+            ANSIBLE_COLLECTIONS_PATH=str(folder / "collections"),
+            ANSIBLE_GATHERING="smart",
+            ANSIBLE_CACHE_PLUGIN="jsonfile",
+            ANSIBLE_CACHE_PLUGIN_CONNECTION=str(folder / "facts"),
+            ANSIBLE_CACHE_PLUGIN_TIMEOUT="0",
+            ANSIBLE_NOCOLOR="1",
+            RENDER_LOG=str(folder / "calls"),
         )  # fmt: skip
         output = finished.stdout + finished.stderr
         errors = [line for line in output.splitlines() if re.match(r"\[ERROR\]|fatal:|ERROR", line)]

@@ -107,7 +107,7 @@ def test_only_the_gateway_publishes_and_only_on_loopback_unless_told(inventory: 
     assert published["vllm"] == published["pageindex"] == published.get("ollama", []) == []
     assert published["gateway"]
     outside = [port for port in published["gateway"] if not port.startswith(("127.0.0.1:", "[::1]:"))]
-    address = {"staging": "0.0.0.0", "every_option": "192.0.2.10"}.get(name)
+    address = {"staging": "0.0.0.0", "every_option": "192.0.2.10", "acme": "192.0.2.11"}.get(name)
     assert outside == ([f"{address}:{port}:{port}" for port in (8443, 3443)] if address else [])
 
 
@@ -115,10 +115,50 @@ def test_only_the_gateway_publishes_and_only_on_loopback_unless_told(inventory: 
 def test_other_machines_are_asked_for_a_key_by_both_frontends(inventory: str, name: str) -> None:
     files = rendered(inventory, name).files
     [config] = [content for path, content in files.items() if path.endswith("/haproxy.cfg")]
-    wanted = 2 if name in ("staging", "every_option") else 0
+    wanted = 2 if name in ("staging", "every_option", "acme") else 0
     assert config.count(" ssl crt /certificates/server.pem ") == wanted
     assert config.count("if outside !has_key !needs_no_key") == wanted
-    assert config.count("Strict-Transport-Security") == (2 if name == "every_option" else 0)
+    assert config.count("Strict-Transport-Security") == (2 if name in ("every_option", "acme") else 0)
+
+
+HOOK = "/etc/letsencrypt/renewal-hooks/deploy/pageindex-home"
+DROP_IN = "/etc/systemd/system/certbot.service.d/pageindex-home.conf"
+
+
+def test_a_certificate_by_acme_is_got_shown_and_renewed() -> None:
+    case = rendered("home", "acme")
+    [asked] = case.arguments("acme_certificate")
+    assert asked["names"] == ["ai.example.com", "*.ai.example.com"] and asked["challenge"][0] == "--dns-cloudflare"
+    assert asked["server"] == "https://acme-v02.api.letsencrypt.org/directory"
+    assert {"names": ["certbot", "python3-certbot-dns-cloudflare"]} in case.arguments("packages")
+    # It is there before anything points to it.
+    modules = [module for module, _ in case.calls]
+    asks = modules.index("acme_certificate")
+    writes = next(
+        number
+        for number, (module, arguments) in enumerate(case.calls)
+        if module == "file_set" and any(file["path"] == HOOK for file in arguments.get("files", []))
+    )
+    assert asks < writes < modules.index("gateway_certificate")
+    [settings] = [json.loads(text) for path, text in case.files.items() if path.endswith("/certificate/settings.json")]
+    live = "/etc/letsencrypt/live/pageindex-home"
+    assert (settings["certificate"], settings["key"]) == (f"{live}/fullchain.pem", f"{live}/privkey.pem")
+    assert settings["renew_with"] == "certbot renew --cert-name pageindex-home"
+    assert "systemctl start pageindex-home-certificate.service\n" in case.files[HOOK]
+    assert "EnvironmentFile=-/etc/pageindex-home/downloads.env" in case.files[DROP_IN]
+    assert "certbot.timer" in [call["unit"] for call in case.arguments("unit_current")]
+
+
+@pytest.mark.parametrize(("inventory", "name"), ALL_CASES)
+def test_where_acme_is_not_wanted_nothing_of_it_is_left(inventory: str, name: str) -> None:
+    case = rendered(inventory, name)
+    absent = {path for call in case.arguments("file_set") for path in call.get("absent", [])}
+    if name == "acme":
+        assert not {HOOK, DROP_IN} & absent
+        return
+    assert {HOOK, DROP_IN} <= absent and not {HOOK, DROP_IN} & set(case.files)
+    assert case.arguments("acme_certificate") == []
+    assert not [call for call in case.arguments("packages") if "certbot" in call.get("names", [])]
 
 
 def cards(container: dict[str, Any]) -> list[str]:

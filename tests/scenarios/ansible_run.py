@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from staging import provision, settings
 
 _CALLBACKS = Path(__file__).with_name("callback_plugins")
 LOGS = settings.STATE / "logs" / "scenarios"
-# SSH masters of a killed run would keep its pipes open.
+# Its master would outlive a single module, and keep the pipes open that its output is read from.
 _NO_SHARED_CONNECTION = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ServerAliveInterval=15"}
 
 
@@ -75,7 +76,10 @@ def _events(log: Path) -> list[dict]:
 
 
 class RunningPlaybook:
-    """A run that goes on in a process group of its own, so that SIGKILL takes all of it."""
+    """A run that goes on in a process group of its own, so that SIGKILL takes all of it.
+
+    Its tasks share one SSH connection, as an owner's do; no other run finds it, and it ends with the run.
+    """
 
     def __init__(
         self, playbook: str, *arguments: str, kill_at: int = 0, inventory: str = provision.INVENTORY
@@ -87,12 +91,15 @@ class RunningPlaybook:
         self.events_log = LOGS / f"{self._name}.jsonl"
         self.output_log = LOGS / f"{self._name}.txt"
         self.events_log.unlink(missing_ok=True)
+        # The path of a socket has to be short.
+        self._connections = tempfile.TemporaryDirectory(prefix="scenario-", ignore_cleanup_errors=True)
         environment = (
             provision.environment()
-            | _NO_SHARED_CONNECTION
             | {
+                "ANSIBLE_SSH_CONTROL_PATH_DIR": self._connections.name,
                 "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
-                "ANSIBLE_CALLBACKS_ENABLED": "task_log,pageindex.home.plan_page",
+                # Those of ansible.cfg, and the log.
+                "ANSIBLE_CALLBACKS_ENABLED": "task_log,pageindex.home.plan_page,pageindex.home.warm_start",
                 "ANSIBLE_NOCOLOR": "1",
                 "TASK_LOG": str(self.events_log),
                 "TASK_LOG_KILL_AT": str(kill_at),
@@ -130,6 +137,19 @@ class RunningPlaybook:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(30)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """End the connection, which has a process in no group of ours."""
+        for master in Path(self._connections.name).glob("*"):
+            subprocess.run(
+                ["ssh", "-o", f"ControlPath={master}", "-O", "exit", "host"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+        self._connections.cleanup()
 
     def finish(self, timeout: float) -> Run:
         """Wait for the end, at most `timeout` seconds; then the run is killed and AssertionError raised."""
@@ -140,6 +160,7 @@ class RunningPlaybook:
             raise AssertionError(
                 f"not done after {timeout:.0f} s, in task {self.task_in_progress()!r}; see {self.output_log}"
             ) from None
+        self._disconnect()
         return self.result()
 
     def result(self) -> Run:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,12 +29,16 @@ from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate
     Certificates,
     CertificateSettings,
 )
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyRuntime
 from staging import engine, images, settings
+from tests.ports import free_port
 
 TEMPLATES = settings.REPOSITORY / "templates" / "gateway"
 # The user haproxy of the image.
 HAPROXY_UID = 99
 CONTAINER = f"{settings.HOST_NAME}-gateway-test"
+# In the container.
+SERVER_STATES = "/tmp/servers"
 T = TypeVar("T")
 
 
@@ -48,19 +51,6 @@ def eventually(what: str, look: Callable[[], T], seconds: float = 10.0) -> T:
             return result
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}; last seen: {result!r}"
         threading.Event().wait(0.02)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that nobody uses just now, at none of the machine's addresses, and that the kernel gives to no client."""
-    for _ in range(100):
-        port = random.randrange(20_000, 32_000)  # below Linux's range for clients
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port between 20000 and 32000")
 
 
 class NameServer:
@@ -229,7 +219,8 @@ class Gateway:
     """A running HAProxy; `port` is what the host would publish, `inside` what the other services reach.
 
     *llm* changes the frontend of the model. `second` is another replica, and `fallback`, where wanted, what stands in
-    for Ollama; both are there once they are started (and the second one has a name).
+    for Ollama, as behind the further frontends of `more`; both are there once they are started (and the second one has
+    a name).
     """
 
     def __init__(
@@ -239,6 +230,7 @@ class Gateway:
         wait_requests: int = 64,
         llm: Mapping[str, Any] | None = None,
         fallback: bool = False,
+        more: Sequence[Mapping[str, Any]] = (),
         **changes: Any,
     ) -> None:
         self.model, self.second, self.fallback = ModelServer(), ModelServer(), ModelServer()
@@ -247,6 +239,8 @@ class Gateway:
         #: As HAProxy calls them.
         self.servers = [f"vllm:{self.model.port}", f"vllm-2:{self.second.port}", f"ollama:{self.fallback.port}"]
         self.port, self.inside, self.admin, self.outside = (free_port() for _ in range(4))
+        #: Where Prometheus would ask, and the master process.
+        self.metrics_port, self.master = free_port(), free_port()
         #: The document service's, from outside; the model server stands in for it too.
         self.documents = free_port()
         frontend = {
@@ -268,6 +262,7 @@ class Gateway:
             "fallback_servers": self.servers[2:] if fallback else [],
             "fallback_health_path": "/health",
             "share": 100,
+            "origins": ["https://chat.example.com"],
             **(llm or {}),
         }
         documents = {
@@ -291,29 +286,44 @@ class Gateway:
             "gateway_wait_requests": wait_requests,
             "__gateway_alive_port": free_port(),
             "__gateway_admin_port": self.admin,
-            "gateway_frontends": [frontend],
+            "gateway_metrics_port": self.metrics_port,
+            "__gateway_edge_name": "127.0.0.1",
+            "gateway_frontends": [frontend, *({"servers": self.servers[2:], **other} for other in more)],
             "gateway_outside_address": "",
             "gateway_outside_tls": True,
             "gateway_outside_networks": ["127.0.0.0/8"],
-            "gateway_certificate_file": "",
+            "__gateway_certificate_file": "",
             "gateway_connections_per_address": 50,
+            "configuration_hash": "first",
+            "__gateway_server_states": SERVER_STATES,
             "__gateway_certificate": str(folder / "certificates/gateway/server.pem"),
             "__gateway_keys_map": f"{folder}/keys/gateway/keys.map",
             **changes,
         }
         if variables["gateway_outside_address"]:
             variables["gateway_frontends"] = [frontend, documents]
-        text = render("haproxy.cfg.j2", variables)
+        self._variables, self._folder = variables, folder
+        self._configure()
+        self._log = folder / "haproxy.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _configure(self) -> None:
+        text = render("haproxy.cfg.j2", self._variables)
         assert text.count("127.0.0.11:53") == 1
         text = text.replace("127.0.0.11:53", f"127.0.0.1:{self.names.port}")
-        (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
-        self._log = folder / "haproxy.log"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        (self._folder / "haproxy.cfg").write_text(text, encoding="utf-8")
+
+    def reconfigure(self, name: str, **changes: Any) -> None:
+        """Have HAProxy go on with another configuration, which is called *name*."""
+        self._variables |= {"configuration_hash": name, **changes}
+        self._configure()
+        HaproxyRuntime(CONTAINER, self.admin).reload(name, SERVER_STATES)
 
     def start(self) -> None:
         """Start HAProxy and wait until it listens."""
-        program = [os.environ.get("HAPROXY", "haproxy"), "-db", "-f", str(self._folder / "haproxy.cfg")]
+        master = f"ipv4@127.0.0.1:{self.master}"
+        configuration = str(self._folder / "haproxy.cfg")
+        program = [os.environ.get("HAPROXY", "haproxy"), "-W", "-S", master, "-db", "-f", configuration]
         if "HAPROXY" not in os.environ:
             engine.install_packages()
             engine.ensure()
@@ -407,6 +417,13 @@ class Gateway:
         columns = header.split(",")
         found = [dict(zip(columns, row.split(","), strict=False)) for row in rows]
         return {(row["pxname"], row["svname"]): row for row in found}
+
+    def metrics(self) -> dict[str, float]:
+        """What Prometheus would be told: name with labels → value, of what has one."""
+        answer = self.ask("/metrics", method="GET", port=self.metrics_port)
+        assert answer.status == 200, answer.body
+        lines = [line for line in answer.body.decode().splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def waiting(self) -> int:
         """How many requests wait: those in the backend that are with no server."""

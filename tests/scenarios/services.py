@@ -8,6 +8,8 @@ from staging import host, network, settings
 
 # Of the model server's deployments.
 STATE_DIRECTORY = "/var/lib/pageindex-home/llm"
+# The services that one can run in, while there are no replicas.
+MODEL_SERVERS = ("vllm", "vllm-2")
 
 
 def services() -> dict[str, str]:
@@ -36,17 +38,22 @@ def container_states() -> dict[str, tuple[str, str, str]]:
 
 
 def everything_serves() -> bool:
-    """All units active and all containers healthy."""
-    names = services()
-    states = container_states()
-    active = host.execute(
-        "systemctl is-active " + " ".join(f"pageindex-home@{name}.service" for name in names.values())
-    ).stdout.split()
-    return (
-        len(states) == len(names)
-        and all(health == "healthy" for _, _, health in states.values())
-        and active == ["active"] * len(names)
+    """All units active and all containers healthy; asked in one command, because it is asked until it is so."""
+    every = [*MODEL_SERVERS, "pageindex", "gateway"]
+    units = " ".join(f"pageindex-home@{name}.service" for name in every)
+    health = "{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
+    found = host.execute(
+        f"tr -d '\\n' < {STATE_DIRECTORY}/state.json; echo; systemctl is-active {units} | tr '\\n' ' '; echo; "
+        f"docker inspect --format '{health}' {' '.join(every)}"
     )
+    told, _, rest = found.stdout.partition("\n")
+    current = json.loads(told)["current"] if told else None
+    if not current:
+        return False
+    ours = (current["servers"][0]["service"], "pageindex", "gateway")
+    active, *inspected = rest.splitlines() or [""]
+    states = dict(zip(every, active.split(), strict=False))
+    return all(states.get(name) == "active" and f"/{name} healthy" in inspected for name in ours)
 
 
 def host_started_at() -> str:

@@ -5,6 +5,7 @@ Needs neither the staging host nor a model; the bounds are those of a few second
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.scenarios.gateway_on_loopback import Gateway, eventually, running
 
+WORK = "/v1/chat/completions"
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n%s"
 WAIT_SECONDS = 5
 WAIT_REQUESTS = 4
@@ -26,6 +29,14 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     limits = {"wait_seconds": WAIT_SECONDS, "wait_requests": WAIT_REQUESTS, "gateway_client_timeout": 2}
     with running(tmp_path, **limits) as started:
         eventually("the server to be found missing", lambda: started.status() == "DOWN")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with its model server."""
+    with running(tmp_path_factory.mktemp("serving")) as started:
+        start_model(started)
         yield started
 
 
@@ -77,6 +88,26 @@ def test_only_so_many_wait(gateway: Gateway) -> None:
     assert gateway.waiting() == WAIT_REQUESTS
     start_model(gateway)
     assert [waiter.result().status for waiter in waiters] == [200] * WAIT_REQUESTS
+
+
+def test_how_many_wait_is_in_the_metrics(gateway: Gateway) -> None:
+    """As docs/gateway.md adds it up: those in the backend that are with no server."""
+    waiters = [gateway.waiter() for _ in range(3)]
+    gateway.wait_for_waiting(3)
+    metrics = gateway.metrics()
+    here = metrics['haproxy_backend_current_sessions{proxy="llm_wait"}']
+    with_a_server = [
+        value
+        for name, value in metrics.items()
+        if name.startswith('haproxy_server_current_sessions{proxy="llm_wait"') and "nobody" not in name
+    ]
+    assert here - sum(with_a_server) == 3, metrics
+    assert metrics['haproxy_backend_active_servers{proxy="llm"}'] == 0
+    # Nothing but the metrics is there, and nobody's requests are in the log for it.
+    assert gateway.ask("/", method="GET", port=gateway.metrics_port).status == 404
+    assert "metrics" not in gateway.log().replace("frontend metrics", "")
+    start_model(gateway)
+    assert [waiter.result().status for waiter in waiters] == [200] * 3
 
 
 def test_a_client_that_goes_away_frees_its_place(gateway: Gateway) -> None:
@@ -222,6 +253,58 @@ def test_frontends_may_refuse_to_wait(tmp_path: Path) -> None:
         assert answer.seconds < 1.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8000", "Origin": "http://localhost:5173"}, 200),
+        ({"Host": "gateway:8400"}, 200),
+        ({"Host": "[::1]:8000", "Origin": "http://[::1]:8000"}, 200),
+        ({"Host": "nas.lan:8000"}, 200),
+        ({"Host": "chat.example.com", "Origin": "https://chat.example.com"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost.evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        # As of a page whose own name means this host just now: of one origin, for the browser.
+        ({"Host": "evil.example:8000"}, 403),
+    ],
+)
+def test_without_a_key_no_page_from_elsewhere_uses_the_model(
+    serving: Gateway, headers: dict[str, str], status: int
+) -> None:
+    for method, path in (("POST", WORK), ("GET", "/v1/models"), ("OPTIONS", WORK)):
+        answer = serving.ask(path, method=method, headers=headers)
+        # The stand-in knows no OPTIONS.
+        assert answer.status == (501 if (method, status) == ("OPTIONS", 200) else status), (method, answer.body)
+        assert status == 200 or b'"code":"foreign_page"' in answer.body
+
+
+def test_a_server_that_breaks_off_is_said_as_clients_know_it(serving: Gateway) -> None:
+    serving.model.drop = True
+    answer = serving.ask()
+    assert answer.status == 502 and json.loads(answer.body)["error"]["code"] == "bad_gateway", answer.body
+
+
+def test_who_routes_to_the_container_is_turned_away(tmp_path: Path) -> None:
+    """Docker before 28 lets a machine beside the host do that, past the host's loopback address."""
+    with running(tmp_path) as gateway:
+        gateway.model.start()
+        eventually("the server to be up", lambda: gateway.status() == "UP")
+        assert gateway.ask().status == 200
+        with socket.socket() as stranger:
+            # Of another network than the gateway's address there.
+            stranger.bind(("127.9.9.9", 0))
+            stranger.settimeout(10)
+            try:
+                stranger.connect(("127.0.0.1", gateway.port))
+                stranger.sendall(CHAT % (2, b"{}"))
+                told = stranger.recv(100)
+            except ConnectionResetError:
+                told = b""
+        assert told == b"", told
+        assert len(gateway.model.asked) == 1
+
+
 def test_other_networks_are_turned_away_before_they_say_a_word(tmp_path: Path) -> None:
     (tmp_path / "keys/gateway").mkdir(parents=True)
     (tmp_path / "keys/gateway/keys.map").touch()
@@ -325,8 +408,11 @@ def test_the_fallback_answers_while_no_model_server_does(tmp_path: Path) -> None
         assert {answer.headers["x-served-by"] for answer in answers} == {"ollama"}
         assert gateway.ask(headers={"X-Fallback": "no"}).status == 503
         assert max(answer.seconds for answer in answers) < 2.0
-        # How the model is, is told as it is.
+        # How the model is, is told as it is; the list of models is that of who answers.
         eventually("it to be found dead", lambda: gateway.status() == "DOWN")
+        listed = gateway.ask("/v1/models", method="GET")
+        assert (listed.status, listed.headers["x-served-by"]) == (200, "ollama")
+        assert gateway.ask("/v1/models", method="GET", headers={"X-Fallback": "no"}).status == 503
         assert gateway.ask("/health", method="GET").status == 503
         gateway.fallback.stop()
         eventually("the fallback to be found dead", lambda: gateway.status(2) == "DOWN")
@@ -334,6 +420,40 @@ def test_the_fallback_answers_while_no_model_server_does(tmp_path: Path) -> None
         gateway.wait_for_waiting(1)
         start_model(gateway)
         assert waiting.result().headers["x-served-by"] == "vllm"
+
+
+def test_the_share_is_not_taken_from_what_the_services_ask(tmp_path: Path) -> None:
+    with running(tmp_path, fallback=True, llm={"share": 0}) as gateway:
+        gateway.model.start()
+        gateway.fallback.start()
+        eventually("both to be up", lambda: [gateway.status(0), gateway.status(2)] == ["UP", "UP"])
+        assert gateway.ask().headers["x-served-by"] == "ollama"
+        assert {gateway.ask(inside=True).headers["x-served-by"] for _ in range(10)} == {"vllm"}
+
+
+def test_paths_of_another_frontend_need_no_fallback(tmp_path: Path) -> None:
+    port = free_port()
+    old = {"name": "old", "bind_port": port, "health_path": "/health", "paths": ["/v1/models", WORK]}
+    with running(tmp_path, more=[{**old, "paths_of": {"llm": ["/v1/models", WORK]}, "errors": "openai"}]) as gateway:
+        start_model(gateway)
+        assert gateway.ask(port=port).headers["x-served-by"] == "vllm"
+        # As at the model's own port: no page from elsewhere.
+        assert gateway.ask(port=port, headers={"Origin": "https://evil.example"}).status == 403
+
+
+def test_a_frontend_has_paths_that_anothers_servers_answer(tmp_path: Path) -> None:
+    port = free_port()
+    old = {"name": "old", "bind_port": port, "health_path": "/health", "paths": ["/api/tags", WORK]}
+    with running(tmp_path, fallback=True, more=[{**old, "paths_of": {"llm": [WORK]}}]) as gateway:
+        gateway.fallback.start()
+        gateway.model.start()
+        eventually("both to be up", lambda: [gateway.status(0), gateway.status(2)] == ["UP", "UP"])
+        assert gateway.ask(port=port).headers["x-served-by"] == "vllm"
+        native = gateway.ask("/api/tags", method="GET", port=port)
+        assert (native.status, native.headers.get("x-served-by")) == (200, None)
+        gateway.model.stop()
+        eventually("it to be down", lambda: gateway.status(0) == "DOWN")
+        assert gateway.ask(port=port).headers["x-served-by"] == "ollama"
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0, 0, 0), (50, 15, 45), (100, 60, 60)])

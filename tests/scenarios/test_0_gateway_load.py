@@ -1,7 +1,7 @@
 """Sixteen clients that stream without pause, while something happens to a replica or to the gateway. A real HAProxy.
 
 The model servers are processes of their own, so that one can be killed as a process is. On the staging host, with vLLM:
-test_5_front_door_load.py; new keys and a new certificate under streams: test_0_gateway_keys.py.
+test_5_front_door_load.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,9 +22,15 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.pageindex.home.plugins.module_utils.api_keys import haproxy_map
+from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
+    Certificates,
+    CertificateSettings,
+)
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyRuntime
 from benchmarks.gateway import PACE, PIECES
 from staging import settings
-from tests.scenarios.gateway_on_loopback import Gateway, eventually, running
+from tests.scenarios.gateway_on_loopback import CONTAINER, Gateway, eventually, guarded, running
 
 CLIENTS = 16
 SECONDS = [15, pytest.param(120, marks=pytest.mark.long)]
@@ -47,9 +54,14 @@ class Stream:
 
 @dataclass
 class Clients:
-    """Clients that stream, one answer after the other, each on a connection of its own."""
+    """Clients that stream, one answer after the other, each on a connection of its own.
+
+    With *trust* and *key* as other machines do: by TLS, with that key.
+    """
 
     gateway: Gateway
+    trust: ssl.SSLContext | None = None
+    key: str = ""
     streams: list[Stream] = field(default_factory=list)
 
     def __enter__(self) -> Clients:
@@ -73,9 +85,14 @@ class Clients:
 
     def _ask(self) -> Stream:
         begun, server, data, trouble = time.monotonic(), "", b"", ""
-        connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
+        connection: http.client.HTTPConnection
+        if self.trust:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.gateway.outside, timeout=30, context=self.trust)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            connection.request("POST", "/v1/chat/completions", json.dumps({"stream": True}))
+            connection.request("POST", "/v1/chat/completions", json.dumps({"stream": True}), headers)
             response = connection.getresponse()
             server = response.getheader("X-Served-By", "")
             if response.status != 200:
@@ -185,3 +202,79 @@ def test_a_replica_in_drain_costs_nothing(
     print(f"{len(clients.streams)} streams")
     assert clients.cut() == clients.failed() == []
     assert len(clients.streams) > seconds * CLIENTS / (PIECES * PACE) / 8
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_another_configuration_costs_nothing(
+    replicas: tuple[Gateway, list[subprocess.Popen[bytes]]], seconds: int
+) -> None:
+    """The process before finishes what it has; the one after knows at once who is up, and whose door is shut."""
+    gateway, _ = replicas
+    with Clients(gateway) as clients:
+        for number, limit in enumerate((65, 66, 67)):
+            clients.go_on(seconds / 4)
+            gateway.reconfigure(f"number-{number}", gateway_wait_requests=limit)
+            assert [gateway.status(0), gateway.status(1)] == ["UP", "UP"]
+        clients.go_on(seconds / 4)
+    print(f"{len(clients.streams)} streams")
+    assert clients.cut() == clients.failed() == []
+    assert {stream.server for stream in clients.streams} == {"vllm", "vllm-2"}
+    gateway.order("maint", 1)
+    gateway.reconfigure("last")
+    assert [gateway.status(0), gateway.status(1)] == ["UP", "MAINT"]
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_new_keys_and_certificates_cost_nothing(tmp_path: Path, seconds: int) -> None:
+    """Others come and go, and the gateway shows another certificate, while one client goes on with its own key."""
+    ring, certificates = guarded(tmp_path, "127.0.0.1")
+    key, _ = ring.create("goes-on", ["llm"])
+    changes = 10
+    with running(tmp_path, gateway_outside_address="0.0.0.0") as gateway, serving(gateway.model.port):
+        eventually("the server to be up", lambda: gateway.status() == "UP", 30)
+        runtime = HaproxyRuntime(CONTAINER, gateway.admin, master_port=gateway.master)
+        keys, trust = f"{tmp_path}/keys/gateway/keys.map", ssl.create_default_context(cafile=certificates.authority)
+        with Clients(gateway, trust, key) as clients:
+            for number in range(changes):
+                clients.go_on(seconds / changes)
+                ring.create(f"comes-{number}", ["llm"])
+                if number:
+                    ring.revoke(f"comes-{number - 1}")
+                assert runtime.replace_map(keys, haproxy_map(ring.all()))
+                names = ("127.0.0.1", f"name-{number}.home.arpa")
+                found = Certificates(CertificateSettings(certificates.directory, names)).ensure()
+                pem = Path(certificates.served).read_text(encoding="utf-8")
+                assert runtime.replace_certificate(certificates.served, pem, found.serial)
+    print(f"{len(clients.streams)} streams, {changes} times new keys and a new certificate")
+    assert clients.cut() == clients.failed() == []
+    assert len(clients.streams) > seconds * CLIENTS / (PIECES * PACE) / 8
+
+
+def test_another_configuration_comes_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    """The process that has who waits asks no server how it is any more, once there is another one."""
+    with running(tmp_path) as gateway:
+        eventually("it to be down", lambda: gateway.status().startswith("DOWN"), 30)
+        waiting = gateway.waiter()
+        gateway.wait_for_waiting(1)
+        change = threading.Thread(target=gateway.reconfigure, args=("second",), daemon=True)
+        change.start()
+        gateway.model.start()
+        answer = waiting.result(30)
+        assert answer.status == 200 and answer.waited
+        change.join(30)
+        assert "description: second" in gateway.command("show info")
+
+
+def test_another_configuration_comes_when_a_drained_server_is_empty(
+    replicas: tuple[Gateway, list[subprocess.Popen[bytes]]],
+) -> None:
+    """Who drains it asks how many requests it has, and would be told of none while the process before has some."""
+    gateway, _ = replicas
+    with Clients(gateway) as clients:
+        clients.go_on(2)
+        gateway.order("drain", 1)
+        gateway.reconfigure("second")
+        assert nothing_runs(gateway, 1) and gateway.status(1) == "DRAIN"
+        gateway.order("ready", 1)
+        clients.go_on(2)
+    assert clients.cut() == clients.failed() == []

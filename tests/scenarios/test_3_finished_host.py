@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
-from staging import host
+from staging import host, images, settings, steps
 from tests.render.host_checks import checks
 from tests.render.rendering import render
 from tests.scenarios.acceptance_run import run_acceptance
@@ -74,6 +75,43 @@ def test_acceptance_suite_notices_a_broken_host(finished_host: StagingHost) -> N
         for _, command, _ in breakage:
             host.execute(command, check=True)
     assert broken.failed == {test for _, _, test in breakage}, broken.output
+
+
+# As a machine beside the host does it: a route to the containers, past the addresses that the host publishes ports on.
+_NEIGHBOUR = """
+import json, socket, sys
+reached = []
+for port in map(int, sys.argv[2:]):
+    with socket.socket() as tried:
+        tried.settimeout(10)
+        try:
+            tried.connect((sys.argv[1], port))
+            tried.sendall(b"GET /health HTTP/1.0\\r\\nHost: gateway\\r\\n\\r\\n")
+            if tried.recv(1) or port == 8443:
+                reached.append(port)
+        except OSError:
+            pass
+print(json.dumps(reached))
+"""
+
+
+def test_a_neighbour_that_routes_to_the_containers_gets_no_answer(finished_host: StagingHost) -> None:
+    """Docker before 28, as on this host, lets it through to every published port (moby#45610)."""
+    shown = host.execute("docker inspect gateway", check=True).stdout
+    networks = json.loads(shown)[0]["NetworkSettings"]["Networks"]
+    addresses = [networks[f"pageindex-home-{name}"]["IPAddress"] for name in ("edge", "internal")]
+    start = ["docker", "run", "--rm", "--network", settings.NETWORK, "--cap-add", "NET_ADMIN", "--entrypoint", "sh"]
+    reached = {}
+    for address in addresses:
+        ports = "8000 3000 8400 8401 8443"
+        program = (
+            f"ip route add {address}/32 via {settings.HOST_ADDRESS} && exec python3 -c '{_NEIGHBOUR}' {address} {ports}"
+        )
+        done = steps.run([*start, images.host().local_name, "-c", program])
+        reached[address] = json.loads(done)
+    # The port for other machines shows that the way is there; it asks for a key.
+    assert reached[addresses[0]] == [8443], reached
+    assert set(reached[addresses[1]]) <= {8443}, reached
 
 
 @pytest.mark.parametrize("case", ["trixie", "every_option"])

@@ -24,6 +24,7 @@ WANTED = ("--tags", "ollama,gateway", "-e", f"ollama_model={MODEL}")
 UNWANTED = ("--tags", "ollama,gateway")
 MODELS = "/srv/pageindex-home/data/ollama"
 SECONDS = 120
+NO_FALLBACK = "X-Fallback: no"
 
 
 @dataclass(frozen=True)
@@ -104,30 +105,42 @@ def test_verification_proves_it(fallback: Run) -> None:
     assert any(result.title == "ollama : Prove that Ollama answers under every name" for result in run.results)
 
 
-def test_it_answers_only_while_no_model_server_is_ready(fallback: Run) -> None:
+@dataclass(frozen=True)
+class Outage:
+    """What clients got before the model server was stopped, meanwhile and after, with a fallback and without."""
+
+    before: Asked
+    meanwhile: Asked
+    meanwhile_without: Asked
+    after: Asked
+    after_without: Asked
+
+
+@pytest.fixture(scope="module")
+def outage(fallback: Run) -> Outage:
+    """The model server stopped and started once, for all that is to be said about it."""
     unit = model_unit()
-    first = ask()
-    assert (first.status, first.served_by) == (200, services()["vllm"]), first
+    before = ask()
     host.execute(f"systemctl stop {unit}", check=True)
     try:
         meanwhile = answer_of("ollama", SECONDS)
-        assert meanwhile.status == 200 and "simulated" in meanwhile.text, meanwhile
+        meanwhile_without = ask(NO_FALLBACK)
     finally:
         host.execute(f"systemctl start {unit}", check=True)
     # By itself, as soon as the model server is ready again.
     after = answer_of(services()["vllm"], 300)
-    assert after.status == 200 and "simulated" not in after.text, after
+    return Outage(before, meanwhile, meanwhile_without, after, ask(NO_FALLBACK))
 
 
-def test_a_request_that_wants_no_fallback_gets_none(fallback: Run) -> None:
-    unit = model_unit()
-    host.execute(f"systemctl stop {unit}", check=True)
-    try:
-        answer_of("ollama", SECONDS)
-        assert ask("X-Fallback: no").status == 503
-    finally:
-        host.execute(f"systemctl start {unit}", check=True)
-    assert (ask("X-Fallback: no").status, ask("X-Fallback: no").served_by) == (200, services()["vllm"])
+def test_it_answers_only_while_no_model_server_is_ready(outage: Outage) -> None:
+    assert (outage.before.status, outage.before.served_by) == (200, services()["vllm"]), outage
+    assert outage.meanwhile.status == 200 and "simulated" in outage.meanwhile.text, outage
+    assert outage.after.status == 200 and "simulated" not in outage.after.text, outage
+
+
+def test_a_request_that_wants_no_fallback_gets_none(outage: Outage) -> None:
+    assert outage.meanwhile_without.status == 503, outage
+    assert (outage.after_without.status, outage.after_without.served_by) == (200, services()["vllm"]), outage
 
 
 def test_a_model_that_the_library_does_not_have_is_named(fallback: Run) -> None:

@@ -192,10 +192,10 @@ def test_a_reboot_in_the_middle_brings_the_model_before_and_everything_else(good
     with at_moment("starting", "systemctl reboot"):
         running = RunningPlaybook("site.yml", "--tags", "vllm", "-e", f"vllm_model={other_model()}")
         try:
-            wait_for("the host to restart", lambda: host_started_at() != booted or not running.running, 300)
+            # The play may end before the host does: it is told that the host goes down.
+            wait_for("the host to restart", lambda: host_started_at() != booted, 300)
         finally:
             running.kill()
-        assert host_started_at() != booted, running.result().explain()
         host.wait_until_booted()
     after = wait_for_end(120)
     assert after["current"] == before["current"] and after["previous"] == before["previous"]

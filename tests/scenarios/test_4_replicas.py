@@ -23,6 +23,8 @@ pytestmark = pytest.mark.long
 
 SECOND = "smollm2-second"
 VARIABLES: dict[str, Any] = {"vllm_replicas": 2, "vllm_gpus": "all", "vllm_golden_speed_factor": 0.05}
+# Few: what starts has to share a core with the one that answers them.
+CLIENTS = ("--clients", "2", "--tokens", "8", "--pause", "3")
 SERVERS = [{"service": "vllm", "gpus": [0]}, {"service": "vllm-2", "gpus": [1]}]
 
 
@@ -50,6 +52,23 @@ def cards(container: str) -> str:
     return host.execute(f"docker exec {container} sh -c 'ls /dev/nvidia[0-9]'", check=True).stdout.strip()
 
 
+def health(container: str) -> str:
+    """What Docker says of it."""
+    return host.execute(f"docker inspect --format '{{{{.State.Health.Status}}}}' {container}").stdout.strip()
+
+
+def seconds_until_left(server: str, command: str) -> float:
+    """How long after a command on the host the gateway still sends requests to a server (s)."""
+    look = f'exec 3<>/dev/tcp/127.0.0.1/8405; echo "show stat" >&3; grep "^llm,{server}:8000," <&3 | grep -q ",UP,"'
+    host.execute(f"docker exec gateway bash -c '{look}'", check=True)
+    watch = f"while {look}; do :; done; echo $EPOCHREALTIME"
+    told = host.execute(
+        f"echo $EPOCHREALTIME; {command} > /dev/null; timeout 30 docker exec gateway bash -c '{watch}'", check=True
+    )
+    begun, ended = map(float, told.stdout.split())
+    return ended - begun
+
+
 @pytest.fixture(scope="module")
 def replicas(finished_host: StagingHost) -> Iterator[None]:
     """A server on each card; the host is left as the inventory wants it."""
@@ -74,16 +93,19 @@ def test_a_second_run_changes_nothing(replicas: None) -> None:
 
 def test_a_killed_replica_costs_only_what_it_was_streaming(replicas: None) -> None:
     before = containers()
-    with under_load("--clients", "4", "--tokens", "24", "--pause", "0.5") as load:
+    with under_load(*CLIENTS) as load:
         wait_for("both to have answered", lambda: {served_by("one"), served_by("two")}, 60)
-        host.execute("docker kill --signal KILL vllm-2", check=True)
+        left = seconds_until_left("vllm-2", "docker kill --signal KILL vllm-2")
+        print(f"left after {left:.2f} s")
+        assert left < 2
         assert served_by("one") == "vllm"
-        # systemd starts it again.
-        wait_for("it to be back", lambda: {served_by(key) for key in "abcdef"} == {"vllm", "vllm-2"}, 240)
+        # systemd starts it again. Looked at, not asked: it starts on the core that would have to answer.
+        wait_for("it to be healthy again", lambda: health("vllm-2") == "healthy", 400)
+        wait_for("both to answer", lambda: {served_by(key) for key in "abcdef"} == {"vllm", "vllm-2"}, 60)
     seen = load.report
     print(f"clients: {seen}")
-    # Two of the clients stream: those may have been cut, if they were at the one that died.
-    assert seen["failed"] == 0 and seen["truncated"] <= 2, seen["failures"]
+    # One of the clients streams: its answer may have been cut, if it came from the one that died.
+    assert seen["failed"] == 0 and seen["truncated"] <= 1, seen["failures"]
     after = containers()
     assert after["vllm"] == before["vllm"] and after["vllm-2"] != before["vllm-2"]
 
@@ -100,7 +122,7 @@ def test_one_that_is_down_is_started_alone(replicas: None) -> None:
 @pytest.fixture(scope="module")
 def rolled(replicas: None) -> tuple[Run, dict[str, Any]]:
     """A switch to another model, under load: the play, and what the clients saw."""
-    with under_load("--clients", "1", "--pause", "4", "--tokens", "8") as load:
+    with under_load(*CLIENTS) as load:
         run = switch(SECOND, VARIABLES).finish(900)
     assert run.returncode == 0, run.explain()
     return run, load.report
@@ -118,7 +140,7 @@ def test_replicas_are_exchanged_one_at_a_time_and_nobody_waits(rolled: tuple[Run
 
 def test_a_restart_of_a_unit_costs_no_request(rolled: tuple[Run, dict[str, Any]]) -> None:
     """Its door in the gateway is shut before it stops, and opened when it is up."""
-    with under_load("--clients", "4", "--tokens", "24", "--pause", "0.5") as load:
+    with under_load(*CLIENTS) as load:
         host.execute("systemctl restart pageindex-home@vllm", check=True, timeout=400)
         wait_for("both to answer", lambda: {served_by(key) for key in "abcdef"} == {"vllm", "vllm-2"}, 60)
     seen = load.report

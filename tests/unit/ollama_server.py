@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.pageindex.home.plugins.module_utils.jobs.ollama_model import Server
+from tests.ports import free_port
 
 PROGRAM = Path(__file__).resolve().parents[2] / "staging" / "images" / "ollama.py"
 
@@ -54,9 +55,7 @@ def environment(port: int, models: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def ollama(models: Path, **variables: str) -> Iterator[Served]:
     """The stand-in, serving."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), "serve"],
         env=environment(port, models) | variables,

@@ -83,6 +83,7 @@ class PretendedHost:
             self.cards[server.service] = server.gpus
             self.at_boot.add(server.service)
         self.refuses: dict[str, str] = {}  # identifier → what its engine says instead of starting
+        self.lost: set[str] = set()  # services in which the deployment before does not start any more
         self.golden_red = ""
         self.proof_red = ""
         self.dies = ""
@@ -230,6 +231,8 @@ class Engine:
             assert not set(cards) & set(self.host.cards[other]), f"{self.name} and {other} on one card"
         if config_hash in self.host.refuses:
             raise ServiceError(self.host.refuses[config_hash])
+        if config_hash == OLD and self.name in self.host.lost:
+            raise ServiceError(f"the card of {self.name} is gone")
         self.host.running[self.name] = config_hash
         self.host.cards[self.name] = cards
         return 2.5

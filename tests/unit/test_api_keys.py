@@ -7,11 +7,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import threading
 from pathlib import Path
 
 import pytest
+from pageindex_home.keys import KeyFile
 
 from ansible_collections.pageindex.home.plugins.module_utils.api_keys import (
     ApiKey,
@@ -20,6 +22,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.api_keys import (
     haproxy_map,
     service_keys,
 )
+from ansible_collections.pageindex.home.plugins.modules.api_keys import objection
 
 
 @pytest.fixture
@@ -47,6 +50,7 @@ def test_a_key_is_256_random_bits_and_only_its_digest_is_stored(folder: Path) ->
     [entry] = json.loads((folder / "pageindex/keys.json").read_text())
     assert entry == {
         "name": "laptop", "scope": "write", "sha256": digest(secret), "created": key.created, "expires": None,
+        "requests_per_minute": 60, "concurrent_requests": 4,
     }  # fmt: skip
 
 
@@ -67,11 +71,78 @@ def test_scopes_at_the_gateway_and_at_the_service() -> None:
     assert json.loads(service_keys([both]))[0]["scope"] == "write"
 
 
+def test_the_service_is_told_of_limits_and_understands_them(tmp_path: Path) -> None:
+    """A limit that is none is not written: a service of an earlier version, which knows none, reads the rest."""
+    limits = {"requests_per_minute": 20, "concurrent_requests": 2}
+    free_key = ApiKey("free", ("documents",), "0", "2026-01-01")
+    bound_key = ApiKey("bound", ("admin",), "1", "2026-01-01", "", 20, 2)
+    path = tmp_path / "keys.json"
+    path.write_text(service_keys([free_key, bound_key]))
+    free, bound = json.loads(path.read_text())
+    assert not limits.keys() & free.keys() and limits.items() <= bound.items()
+    read = {key.name: (key.requests_per_minute, key.concurrent_requests) for key in KeyFile(path).all()}
+    assert read == {"free": (0, 0), "bound": (20, 2)}
+
+
 def test_a_key_counts_to_the_end_of_its_last_day() -> None:
     key = ApiKey("laptop", ("llm",), "0", "2026-01-01", expires="2026-01-31")
     end = datetime.datetime(2026, 2, 1, tzinfo=datetime.UTC)
     assert key.end() == end.timestamp()
-    assert "(over)" not in key.line(datetime.date(2026, 1, 31)) and "(over)" in key.line(datetime.date(2026, 2, 1))
+    assert key.line(end - datetime.timedelta(seconds=1)) == "laptop: llm; since 2026-01-01; until 2026-01-31"
+    assert key.line(end) == "laptop: llm; since 2026-01-01; until 2026-01-31 (over)"
+
+
+def test_a_part_of_a_day_ends_at_its_second(folder: Path) -> None:
+    before = int(datetime.datetime.now(datetime.UTC).timestamp())
+    ring = KeyRing(str(folder))
+    ring.create("visitor", ["documents"], days=0.5)
+    ring.create("gone", ["llm"], days=0.00001)
+    visitor, gone = ring.all()
+    assert 0 <= visitor.end() - before - 43200 < 60 and 0 <= gone.end() - before < 60
+    end = datetime.datetime.fromtimestamp(visitor.end(), datetime.UTC)
+    assert visitor.line(end).endswith(f"until {end:%Y-%m-%d %H:%M} UTC (over)")
+    assert "(over)" not in visitor.line(end - datetime.timedelta(seconds=1))
+    assert (folder / "gateway/keys.map").read_text().splitlines()[1].endswith(f"|{gone.end()}")
+    # The document service goes by the same second.
+    [entry] = json.loads((folder / "pageindex/keys.json").read_text())
+    assert datetime.datetime.fromisoformat(entry["expires"]) == end
+
+
+def test_the_end_of_a_key_is_moved_and_taken_away(folder: Path) -> None:
+    ring = KeyRing(str(folder))
+    ring.create("laptop", ["llm"], requests_per_minute=60, days=3)
+    assert ring.limit("laptop", days=30).changed
+    end = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=30)
+    [key] = ring.all()
+    assert (key.expires, key.requests_per_minute) == (end.isoformat(), 60)
+    assert ring.limit("laptop", days=0).changed
+    assert ring.all()[0].expires == ""
+    with pytest.raises(ApiKeyError, match="days is -1"):
+        ring.limit("laptop", days=-1)
+
+
+def test_a_change_without_a_change_is_refused(folder: Path) -> None:
+    ring = KeyRing(str(folder))
+    ring.create("laptop", ["llm"])
+    with pytest.raises(ApiKeyError, match=r"nothing to change.*'laptop'.*expected.*days.*-e limit=laptop -e days=30"):
+        ring.limit("laptop")
+
+
+@pytest.mark.parametrize(
+    ("action", "given", "says"),
+    [
+        ("create", ["scopes", "days", "requests_per_minute", "concurrent_requests"], ""),
+        ("limit", ["days", "requests_per_minute", "concurrent_requests"], ""),
+        ("limit", ["scopes"], "found scopes.*expected days, requests_per_minute, concurrent_requests.*make it anew"),
+        ("revoke", [], ""),
+        ("revoke", ["days"], "found days.*expected nothing else"),
+        ("list", [], ""),
+        ("list", ["scopes", "days"], "found scopes, days.*expected -e create=NAME, -e limit=NAME or -e revoke=NAME"),
+    ],
+)
+def test_what_does_not_belong_to_an_action_is_refused(action: str, given: list[str], says: str) -> None:
+    found = objection(action, given)
+    assert bool(found) == bool(says) and re.search(says, found)
 
 
 def test_limits_change_and_go_away_and_a_key_is_revoked(folder: Path) -> None:
@@ -85,6 +156,10 @@ def test_limits_change_and_go_away_and_a_key_is_revoked(folder: Path) -> None:
     today = datetime.datetime.now(datetime.UTC).date()
     end = today + datetime.timedelta(days=30)
     assert key.line() == f"laptop: llm; 4 at a time; since {today.isoformat()}; until {end.isoformat()}"
+    ring.limit("phone", concurrent_requests=2)
+    [entry] = json.loads((folder / "pageindex/keys.json").read_text())
+    assert entry["concurrent_requests"] == 2
+    ring.limit("phone", concurrent_requests=0)
     ring.revoke("laptop")
     assert [key.name for key in ring.all()] == ["phone"]
     assert "laptop" not in "".join(path.read_text() for path in folder.rglob("keys.*"))
@@ -100,6 +175,7 @@ def test_limits_change_and_go_away_and_a_key_is_revoked(folder: Path) -> None:
         ("laptop", [], {}, "found none"),
         ("laptop", ["llm", "root"], {}, "found root"),
         ("laptop", ["llm"], {"days": -1}, "days is -1"),
+        ("laptop", ["llm"], {"days": float("nan")}, "days is nan"),
         ("laptop", ["llm"], {"requests_per_minute": -5}, "requests_per_minute is -5"),
         ("taken", ["llm"], {}, "already"),
     ],

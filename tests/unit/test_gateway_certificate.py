@@ -6,10 +6,12 @@ import datetime
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from ansible_collections.pageindex.home.plugins.module_utils import gateway_certificate_program as program
@@ -190,11 +192,69 @@ def test_one_that_the_owner_has_renewed_is_taken_over(owners: CertificateSetting
 
 
 def test_what_the_owner_gave_is_looked_at_first(owners: CertificateSettings) -> None:
-    with pytest.raises(CertificateError, match=r"ended on .*: renew it"):
+    with pytest.raises(CertificateError, match=r"ended on .*: renew .*fullchain\.pem"):
         at(owners, DAYS + 1).ensure()
     os.unlink(owners.key)
-    with pytest.raises(CertificateError, match=r"gateway's key, .*privkey\.pem, is not there"):
+    with pytest.raises(CertificateError, match=r"gateway's key, .*privkey\.pem, is not there.*inventory"):
         Certificates(owners).ensure()
+
+
+def test_a_comment_in_the_owners_file_may_be_in_any_language(owners: CertificateSettings) -> None:
+    """As `openssl x509 -text` writes one before the certificate, in whatever encoding its maker had."""
+    for path in map(Path, (owners.certificate, owners.key)):
+        comment = "Subject: O = Müller & Söhne\n".encode() + "für Zürich\n".encode("latin-1")
+        path.write_bytes(comment + path.read_bytes())
+    assert Certificates(owners).ensure().files.changed
+    assert "ller" not in Path(owners.served).read_text(encoding="ascii")
+
+
+def test_why_the_owners_file_is_of_no_use_is_said(owners: CertificateSettings) -> None:
+    certificate, key = Path(owners.certificate), Path(owners.key)
+    pem, secret = certificate.read_text(), key.read_text()
+    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+    certificate.write_bytes(der)
+    with pytest.raises(CertificateError, match=rf"{certificate}, holds nothing in PEM form.*`openssl x509 -in /"):
+        Certificates(owners).ensure()
+    certificate.write_text(secret)
+    with pytest.raises(CertificateError, match=rf"`openssl x509` failed: .*Next: .*`cat {certificate}`.*run site\.yml"):
+        Certificates(owners).ensure()
+    middle = len(pem) - 200
+    certificate.write_text(f"{pem[:middle]}ü{pem[middle + 1 :]}")
+    with pytest.raises(CertificateError, match=rf"{certificate}, is damaged.*run site\.yml"):
+        Certificates(owners).ensure()
+    certificate.write_text(pem)
+    encrypted = run_command(["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret"])
+    key.write_text(encrypted.stdout)
+    with pytest.raises(CertificateError, match=rf"`openssl pkey` failed: .*Next: .*{key}.* no password.*run site\.yml"):
+        Certificates(owners).ensure()
+    key.unlink()
+    key.mkdir()
+    with pytest.raises(CertificateError, match=rf"{key}, cannot be read on the host: Is a directory.*`ls -ld {key}`"):
+        Certificates(owners).ensure()
+
+
+def test_without_openssl_it_is_said_what_to_run(settings: CertificateSettings) -> None:
+    away = Certificates(settings, runner=lambda *_, **__: CommandResult(127, "", "openssl: command not found"))
+    with pytest.raises(CertificateError, match=r"openssl: command not found\. Next: `openssl version`.*site\.yml"):
+        away.ensure()
+
+
+def test_an_authority_that_is_broken_is_not_replaced_behind_the_owners_back(
+    settings: CertificateSettings, tmp_path: Path
+) -> None:
+    Certificates(settings).ensure()
+    (tmp_path / "ca.crt").write_text("broken")
+    with pytest.raises(CertificateError, match=r"Next: restore .*ca\.crt from a backup, or remove ca\.crt and ca\.key"):
+        Certificates(settings).ensure()
+
+
+def test_who_has_it_renewed_by_certbot_is_told_how(owners: CertificateSettings) -> None:
+    by_certbot = replace(owners, renew_with="certbot renew --cert-name pageindex-home")
+    with pytest.raises(CertificateError, match="`certbot renew --cert-name pageindex-home` on the host says why"):
+        at(by_certbot, DAYS + 1).ensure()
+    os.unlink(owners.key)
+    with pytest.raises(CertificateError, match=r"Run site\.yml --tags gateway, which has it made again"):
+        Certificates(by_certbot).ensure()
 
 
 class Gateway:

@@ -10,6 +10,7 @@ from ansible_collections.pageindex.home.plugins.module_utils.llm_health import C
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import program
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.rollout import servers_of
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.summary import busy, summary
+from tests.contract.repository import REPOSITORY
 from tests.unit.switch_host import NEW, OLD, SHAPES, SLOTS, SPEED, Killed, PretendedHost, files
 
 PLACE = ["place compose.yml", "place unit.env", "place .env"]
@@ -35,7 +36,7 @@ def test_order_of_events(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path)
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    assert doing == ["close vllm", "stop vllm", *PLACE, "start vllm", "open vllm"]
+    assert doing == ["close vllm", "stop vllm", *PLACE, "start vllm", "close vllm", "open vllm"]
 
 
 def test_order_of_events_beside(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_order_of_events_beside(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path, shape="beside")
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    new = ["close vllm-2", "stop vllm-2", *PLACE, "start vllm-2", "open vllm-2"]
+    new = ["close vllm-2", "stop vllm-2", *PLACE, "start vllm-2", "close vllm-2", "open vllm-2"]
     assert doing == [*new, "enable vllm-2", "close vllm", "stop vllm", "open vllm"]
     last = host.store.read().last
     assert last is not None
@@ -55,7 +56,7 @@ def test_replicas_are_exchanged_one_at_a_time(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path, shape="rolling")
     host.switch().perform()
     doing = [step for step in host.steps if not step.startswith("write")]
-    one = ["close {0}", "stop {0}", *PLACE, "start {0}", "open {0}"]
+    one = ["close {0}", "stop {0}", *PLACE, "start {0}", "close {0}", "open {0}"]
     assert doing == [step.format(name) for name in SLOTS for step in one]
     last = host.store.read().last
     assert last is not None
@@ -129,6 +130,30 @@ def test_both_red_is_said_and_requests_are_let_through(tmp_path: Path) -> None:
     assert not host.closed
 
 
+def test_a_server_that_does_not_come_back_keeps_no_other_one_from_it(tmp_path: Path) -> None:
+    """Two replicas were stopped for one server on both cards, which is red; one of their cards is gone by then."""
+    host = PretendedHost(tmp_path, shape="joined")
+    host.golden_red, host.lost = "garbage", {"vllm"}
+    host.switch().perform()
+    assert (host.running, host.reached) == ({"vllm-2": OLD}, [OLD])
+    last = host.store.read().last
+    assert last is not None
+    assert (last["serves"], last["trouble"]) == (None, "the card of vllm is gone")
+
+
+def test_a_replica_that_was_dead_before_does_not_hold_up_the_way_back(tmp_path: Path) -> None:
+    """Its turn never came: nothing of it was changed, and its start may take half an hour to fail."""
+    host = PretendedHost(tmp_path, shape="rolling")
+    host.no_gap, host.golden_red, host.lost = False, "garbage", {"vllm-2"}
+    host.running.pop("vllm-2")
+    host.switch().perform()
+    assert (host.running, host.reached) == ({"vllm": OLD}, [OLD])
+    assert not [step for step in host.steps if step.endswith("vllm-2")]
+    last = host.store.read().last
+    assert last is not None
+    assert (last["serves"], last["trouble"]) == ("old", "")
+
+
 def test_first_deployment_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -> None:
     host = PretendedHost(tmp_path, first=True)
     host.refuses = {NEW: "no memory"}
@@ -138,6 +163,40 @@ def test_first_deployment_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -
     assert state.switch is None
     assert state.last and state.last["reason"] == "no memory"
     assert not host.closed
+
+
+def test_what_a_failed_first_deployment_left_is_stopped_for_the_next(tmp_path: Path) -> None:
+    """Two replicas were tried, of which one ran; now one server is wanted on both cards."""
+    host = PretendedHost(tmp_path, first=True, shape="joined")
+    host.running["vllm-2"], host.cards["vllm-2"] = OLD, (1,)
+    host.at_boot.add("vllm-2")
+    host.switch().perform()
+    assert host.serves == NEW and host.is_whole(NEW)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "down"])
+def test_without_a_way_back_what_was_stopped_is_left_to_systemd(tmp_path: Path, first: bool) -> None:
+    """A first deployment, or the start of a server that was found down: killed in between, it stays down for nobody."""
+    phases = set()
+    for kill_at in range(20):
+        host = PretendedHost(tmp_path / str(kill_at), first=first)
+        state = host.store.read()
+        assert state.switch is not None
+        if not first:
+            state.current = {"id": NEW, "record": state.switch["record"], "servers": state.switch["servers"]}
+            host.store.write(state)
+            host.running = {}
+        host.kill_at = len(host.steps) + kill_at
+        try:
+            host.switch().perform()
+        except Killed:
+            state = host.store.read()
+            assert state.switch is not None
+            phases.add(state.switch["phase"])
+            _started_again(host)
+            assert host.store.read().switch is None
+            assert host.serves == NEW, f"killed before step {kill_at}: {host.steps}"
+    assert {"starting", "checking"} <= phases
 
 
 def _steps_of_a_switch(tmp_path: Path, shape: str, **fault: object) -> int:
@@ -235,6 +294,14 @@ def test_one_program_at_a_time(tmp_path: Path) -> None:
     with host.store.locked("program", wait=False) as free:
         assert free
         assert program.run(str(tmp_path / "llm")) == 1
+
+
+def test_systemd_starts_a_program_again_that_was_killed_politely() -> None:
+    """SIGTERM and the like are clean ends for Restart=on-failure: the switch would stay half done."""
+    unit = (REPOSITORY / "templates/vllm/pageindex-home-llm-switch.service.j2").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if line[:1].isalpha() and "=" in line)
+    assert settings["Restart"] == "on-failure"
+    assert set(settings["RestartForceExitStatus"].split()) == {"SIGTERM", "SIGINT", "SIGHUP"}
 
 
 def test_summary_and_refusal_are_sentences(tmp_path: Path) -> None:

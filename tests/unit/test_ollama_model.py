@@ -92,6 +92,34 @@ def test_a_name_that_stands_for_another_model_is_missing(served: Served) -> None
     assert ollama_model.check(wanted) is not None
 
 
+def test_an_owners_models_keep_their_names(served: Served) -> None:
+    """After `migrate -e model=A` somebody runs it with B: A's clients ask for A, and A may be nowhere else."""
+    for name in ("gemma3:1b", MODEL):
+        served.server.pull(name, quiet)
+    served.server.copy("gemma3:1b", "pageindex-llm")
+    wanted = arguments(served, names=["pageindex-llm", "gemma3:1b", "further"], owners=True)
+    manifest = ollama_model.read_manifest(wanted["directory"], MODEL)
+    assert manifest is not None
+    assert ollama_model.missing_names(wanted, manifest) == ["pageindex-llm", "further"]
+    assert ollama_model.last_name(wanted, manifest) == ""
+    for name in ("pageindex-llm", "further"):
+        served.server.copy(MODEL, name)
+    assert ollama_model.check(wanted) is not None
+    assert ollama_model.missing_names({**wanted, "owners": False}, manifest) == ["gemma3:1b"]
+
+
+def test_the_only_name_of_an_owners_model_is_not_taken_from_it(served: Served) -> None:
+    served.server.pull(MODEL, quiet)
+    served.server.pull("pageindex-llm", quiet)
+    wanted = arguments(served, names=["pageindex-llm"], owners=True)
+    manifest = ollama_model.read_manifest(wanted["directory"], MODEL)
+    assert manifest is not None
+    assert ollama_model.last_name(wanted, manifest) == "pageindex-llm"
+    assert ollama_model.last_name({**wanted, "owners": False}, manifest) == ""
+    served.server.copy("pageindex-llm", "of-mine")
+    assert ollama_model.last_name(wanted, manifest) == ""
+
+
 @pytest.mark.parametrize("damage", ["gone", "short"])
 def test_a_model_with_a_damaged_blob_is_not_there(served: Served, damage: str) -> None:
     served.server.pull(MODEL, quiet)

@@ -24,6 +24,16 @@ def test_a_unit_is_read() -> None:
     assert ollama_native.environment({"Environment": 'BROKEN="'}) == {}
 
 
+def test_what_stands_in_the_units_files_counts_too(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text('# OLLAMA_HOST=wrong\nOLLAMA_MODELS="/mnt/my models"\n\n; no\n')
+    other.write_text("OLLAMA_HOST=127.0.0.1:11500\nOLLAMA_ORIGINS='broken\n")
+    files = "".join(f"EnvironmentFiles={path} (ignore_errors=yes)\n" for path in (one, tmp_path / "none", other))
+    unit = ollama_native.parse_unit(UNIT + files)
+    assert ollama_native.models_directory(unit) == "/mnt/my models"
+    assert ollama_native.address(ollama_native.environment(unit)) == ("127.0.0.1", 11500)
+
+
 @pytest.mark.parametrize(
     ("host", "found"),
     [

@@ -57,6 +57,18 @@ def test_ports_of_our_own_containers() -> None:
     assert statuses("ports", seen) == []
 
 
+def test_what_others_may_ask_in_plain_http_is_said() -> None:
+    llm, documents = {"name": "llm", "bind_port": 8000}, {"name": "pageindex", "bind_port": 3000}
+    plain = [{**llm, "bind_address": "0.0.0.0"}, {**documents, "bind_address": "::"}]
+    [finding] = judge("plain_frontends", clean_host(), frontends=plain)
+    assert finding.status == "yellow"
+    assert "llm on 0.0.0.0:8000, pageindex on [::]:3000" in finding.found and "no key" in finding.found
+    assert "gateway_outside_address" in finding.fix and "preflight_waivers" in finding.fix
+    inside = [{**llm, "bind_address": "127.0.0.2"}, {**documents, "bind_address": "::1"}]
+    assert statuses("plain_frontends", clean_host(), frontends=inside) == ["green"]
+    assert statuses("plain_frontends", clean_host()) == [], "a host without the gateway"
+
+
 def test_names_that_are_not_found() -> None:
     lost = source("hub", "vllm", kind="dns", message="the name hub.example is not resolved")
     [finding] = judge("name_resolution", with_sources(clean_host(), lost, source("driver", "nvidia_driver")))

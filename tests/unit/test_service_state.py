@@ -148,6 +148,28 @@ def test_when_waiting_will_not_do(active: str, sub: str, job: str, status: str, 
     assert service_state.needs_restart(unit, container, "new") is expected
 
 
+@pytest.mark.parametrize(("there", "missing"), [(["edge", "documents"], []), (["edge"], ["documents"])])
+def test_networks_that_nobody_made_are_named(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], missing: list[str]
+) -> None:
+    networks = {
+        "a": {"name": "edge", "external": True},
+        "b": {"name": "documents", "external": True},
+        "c": {"name": "own"},
+    }
+
+    def run(*command: str) -> tuple[int, str, str]:
+        if command[0] == "systemctl":
+            return 0, "/opt/pageindex-home/gateway\n", ""
+        if command[1] == "compose":
+            assert command[3] == "/opt/pageindex-home/gateway/compose.yml"
+            return 0, json.dumps({"networks": networks}), ""
+        return 0, "\n".join(["bridge", *there]), ""
+
+    monkeypatch.setattr(service_state, "_run", run)
+    assert service_state.missing_networks(Unit("pageindex-home@gateway.service", {})) == missing
+
+
 def test_phases_begin_anew_with_the_program() -> None:
     lines = service_state.parse_log(
         "2026-11-21T08:00:00Z non-default args: {}\n"

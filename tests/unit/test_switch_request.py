@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch import request
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.engine import Engine as SystemdEngine
 from ansible_collections.pageindex.home.plugins.module_utils.llm_switch.request import Wish
@@ -139,6 +141,24 @@ def test_asking_writes_the_wish_down_and_starts_the_program(store: Store, monkey
     assert commands == [("start", "--no-block", request.SWITCH_UNIT)]
 
 
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("stopping", "is being shut down or restarted in the middle of the switch"),
+        ("running", "`systemctl start --no-block pageindex-home-llm-switch.service` failed: is destructive"),
+    ],
+)
+def test_a_shutdown_in_the_middle_is_said_as_that(monkeypatch: pytest.MonkeyPatch, system: str, said: str) -> None:
+    answers = {"is-active": "inactive", "is-system-running": system}
+
+    def run_command(arguments: list[str]) -> CommandResult:
+        return CommandResult(1, answers.get(arguments[1], ""), "is destructive")
+
+    monkeypatch.setattr(request, "run_command", run_command)
+    with pytest.raises(request.RequestError, match=re.escape(said)):
+        request.resume()
+
+
 @pytest.mark.parametrize("down", [["vllm-2"], ["vllm", "vllm-2"]], ids=["one", "both"])
 def test_only_replicas_that_are_down_are_started_again(store: Store, down: list[str]) -> None:
     places = [Server("vllm", (0,)), Server("vllm-2", (1,))]
@@ -149,7 +169,7 @@ def test_only_replicas_that_are_down_are_started_again(store: Store, down: list[
     assert request.needed(store, state, wish, SETTINGS, engines) == request.SWITCH
     steps = request.steps(state, wish, SETTINGS, engines)
     assert [(step.server.service, step.stops) for step in steps] == [(name, (name,)) for name in down]
-    assert request.targets(state, wish, SETTINGS) == places
+    assert request.targets(state, wish, SETTINGS, engines) == places
     assert request.somebody_serves(state, wish, SETTINGS, engines) is (down == ["vllm-2"])
 
 
@@ -177,6 +197,56 @@ def test_a_server_stops_no_more_than_it_has_to(name: str) -> None:
     steps = rollout(record(NEW, replicas), places, SLOTS, beside)
     assert [(step.server.service, list(step.server.gpus), list(step.stops)) for step in steps] == wanted
     assert [Step.from_dict(json.loads(json.dumps(step.as_dict()))) for step in steps] == steps
+
+
+@pytest.mark.parametrize(
+    ("before", "replicas", "down", "wanted"),
+    [
+        ([(0,), (1,)], [[0], [1]], ["vllm-2"], [("vllm-2", ["vllm-2"]), ("vllm", ["vllm"])]),
+        ([(0,), (1,)], [[0], [1]], ["vllm", "vllm-2"], [("vllm", ["vllm"]), ("vllm-2", ["vllm-2"])]),
+        ([(0,), (1,)], [[2]], ["vllm-2"], [("vllm-2", ["vllm-2"])]),
+    ],
+    ids=["one is dead", "both are", "no free service"],
+)
+def test_who_is_dead_makes_room_first(
+    before: list[tuple[int, ...]], replicas: list[list[int]], down: list[str], wanted: list[tuple[str, list[str]]]
+) -> None:
+    """Then the other one serves while the first of the new ones starts, and nobody waits."""
+    places = [Server(slot, gpus) for slot, gpus in zip(SLOTS, before, strict=False)]
+    steps = rollout(record(NEW, replicas), places, SLOTS, True, down)
+    assert [(step.server.service, list(step.stops)) for step in steps] == wanted
+    state = State(current={"id": OLD, "record": record(OLD), "servers": [place.as_dict() for place in places]})
+    engines: Any = lambda name: Engine(None if name in down else OLD, {})  # noqa: E731
+    wish = Wish(files(NEW), record(NEW, replicas))
+    assert request.steps(state, wish, SETTINGS, engines) == steps
+    assert request.somebody_serves(state, wish, SETTINGS, engines) is (len(down) == 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "replicas", "wanted"),
+    [
+        ({"vllm-2": (0,)}, [[0]], [("vllm", ["vllm-2"])]),
+        ({"vllm": (0,), "vllm-2": (1,)}, [[0]], [("vllm", ["vllm"])]),
+        ({"vllm": (0,), "vllm-2": (1,)}, [[1]], [("vllm", ["vllm-2", "vllm"])]),
+    ],
+    ids=["the only one", "one of two", "the one that would be kept"],
+)
+def test_a_service_that_was_taken_out_of_the_inventory_is_left(
+    before: dict[str, tuple[int, ...]], replicas: list[list[int]], wanted: list[tuple[str, list[str]]]
+) -> None:
+    """Else the gateway, which does not know it any more, has everybody wait for it."""
+    places = [Server(slot, gpus) for slot, gpus in before.items()]
+    steps = rollout(record(NEW, replicas), places, ["vllm"], True)
+    assert [(step.server.service, list(step.stops)) for step in steps] == wanted
+
+
+def test_what_is_deployed_in_a_service_that_was_taken_out_is_moved(store: Store) -> None:
+    wish = Wish(files(OLD), record(OLD))
+    state = State(current={"id": OLD, "record": wish.record, "servers": [Server("vllm-2", (0,)).as_dict()], "since": 1})
+    engines: Any = lambda name: Engine(OLD if name == "vllm-2" else None, {})  # noqa: E731
+    assert request.needed(store, state, wish, {**SETTINGS, "slots": ["vllm"]}, engines) == request.SWITCH
+    [step] = request.steps(state, wish, {**SETTINGS, "slots": ["vllm"]}, engines)
+    assert (step.server.service, step.stops) == ("vllm", ("vllm-2",))
 
 
 def test_a_state_from_before_there_were_replicas_is_understood() -> None:

@@ -6,6 +6,8 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -53,9 +55,15 @@ class FakeLanguageModel:
         self.requests: list[dict[str, Any]] = []
         #: What each request said that it is about.
         self.affinity: list[str | None] = []
+        #: Whether each request would have a gateway's fallback answer it ("no" where not).
+        self.fallback: list[str | None] = []
+        #: Answer as a gateway does whose model server is away and whose fallback is not.
+        self.only_fallback = False
         self.overflows = 0
         self.running = 0
         self.most_running = 0
+        self._free = threading.Event()
+        self._free.set()
         self._lock = threading.Lock()
         self._server: _Server | None = None
         self.port = 0
@@ -90,6 +98,15 @@ class FakeLanguageModel:
             self._server.server_close()
             self._server = None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Answer no chat request until the block has ended: what happens meanwhile happens while the model works."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
     def prompts(self) -> list[str]:
         """The user messages of all chat requests."""
         return [request["messages"][-1]["content"] for request in self.requests]
@@ -113,16 +130,18 @@ class FakeLanguageModel:
             with self._lock:
                 self.requests.append(body)
                 self.affinity.append(handler.headers.get("X-Affinity-Key"))
+                self.fallback.append(handler.headers.get("X-Fallback"))
                 self.running += 1
                 self.most_running = max(self.most_running, self.running)
             time.sleep(self.delay)
+            self._free.wait(60)
             # Before the answer leaves: who has it may ask again at once.
             with self._lock:
                 self.running -= 1
             self._chat(handler, body)
 
     def _chat(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        if self.mode == "outage":
+        if self.mode == "outage" or (self.only_fallback and handler.headers.get("X-Fallback") == "no"):
             _send(handler, 503, {"error": "engine is starting"})
             return
         if self.mode in ("busy", "broken"):

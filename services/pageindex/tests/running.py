@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from typing import Any
 
 import httpx
 from fake_llm import FakeLanguageModel
+
+from tests.ports import free_port
 
 SOURCE = Path(__file__).parents[1] / "src"
 MIB = 1 << 20
@@ -28,9 +29,7 @@ def service(
 
     *before* runs in the new process before the service does.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "PYTHONPATH": str(SOURCE),
         "PAGEINDEX_DATA_DIRECTORY": str(data),

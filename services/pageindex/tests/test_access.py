@@ -6,9 +6,11 @@ import datetime
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from documents import flat_pdf
 from fake_llm import FakeLanguageModel
@@ -17,6 +19,7 @@ from pageindex_home.access import keys_path
 from pageindex_home.api import create_app
 from pageindex_home.keys import ADMIN, READ, SCOPES, WRITE, KeyFile
 from pageindex_home.settings import Settings
+from running import await_until, service, upload
 from waiting import wait_for
 
 PDF = flat_pdf([["The gate code of the garden is 7310.", *["More words of the garden."] * 5]])
@@ -123,6 +126,19 @@ def test_an_expired_key_is_none(client: TestClient, guarded: Settings, keys: Key
     yesterday = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=1)
     file.write_text(json.dumps([entry | {"expires": yesterday.isoformat()}]))
     assert client.get("/v1/documents", headers=headers).status_code == 401
+
+
+def test_a_key_may_end_at_a_second_and_its_sessions_with_it(
+    client: TestClient, guarded: Settings, keys: KeyFile
+) -> None:
+    """As the host's list of keys has it; at the gateway a session is let through."""
+    client.post("/v1/session", json={"key": keys.create("guest", READ)})
+    file = keys_path(guarded)
+    [entry] = json.loads(file.read_text())
+    for seconds, status in ((3600, 200), (-1, 401)):
+        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        file.write_text(json.dumps([entry | {"expires": end.isoformat(timespec="seconds")}]))
+        assert client.get("/v1/documents").status_code == status, seconds
 
 
 def test_the_secret_is_in_no_file(client: TestClient, guarded: Settings, keys: KeyFile) -> None:
@@ -279,6 +295,145 @@ def test_each_key_has_its_own_limit(guarded: Settings, keys: KeyFile) -> None:
         assert refused.json()["error"]["code"] == "too-many-requests"
         assert client.get("/v1/documents", headers=other).status_code == 200
         assert client.get("/healthz").status_code == 200
+
+
+# --- the limits that a key has at the gateway, which knows no sessions
+
+
+Limited = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def limited(guarded: Settings, keys: KeyFile) -> Limited:
+    """``limited(name, …)``: headers with a new key that has these limits, as the host's list of keys tells them."""
+
+    def make(name: str, scope: str = WRITE, **limits: int) -> dict[str, str]:
+        headers = {"x-api-key": keys.create(name, scope)}
+        limit(keys_path(guarded), name, **limits)
+        return headers
+
+    return make
+
+
+def limit(file: Path, name: str, **limits: int) -> None:
+    """Give a key in *file* these limits."""
+    entries = [one | (limits if one["name"] == name else {}) for one in json.loads(file.read_text())]
+    file.write_text(json.dumps(entries))
+
+
+def sign_in(client: TestClient, headers: dict[str, str]) -> None:
+    """From now on *client* has a session."""
+    assert client.post("/v1/session", json={"key": headers["x-api-key"]}).status_code == 200
+
+
+def ask(client: httpx.Client) -> httpx.Response:
+    """A question; there is no document, so it is answered at once with 409."""
+    return client.post("/v1/query", json=QUESTION)
+
+
+def test_a_session_has_the_limit_of_its_key(client: TestClient, limited: Limited) -> None:
+    headers = limited("phone", requests_per_minute=3)
+    sign_in(client, headers)
+    assert [ask(client).status_code for _ in range(3)] == [409] * 3
+    refused = ask(client)
+    assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 20
+    assert refused.headers["content-type"] == "application/problem+json"
+    # As the gateway says it, to its own clients and to OpenAI's.
+    assert refused.json()["type"] == "urn:pageindex-home:problem:rate-limit-exceeded"
+    assert "'phone'" in refused.json()["detail"] and "3 times a minute" in refused.json()["detail"]
+    message = {"model": "pageindex", "messages": [{"role": "user", "content": "What?"}]}
+    refused = client.post("/v1/chat/completions", json=message)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    # It is the key's, however it comes, and whatever it asks for.
+    client.cookies.clear()
+    client.headers.update(headers)
+    assert ask(client).status_code == 429
+    assert client.post("/v1/documents", files={"file": ("a.md", b"# A\nText of A.")}).status_code == 429
+    assert client.delete("/v1/documents/doc_0").status_code == 429
+
+
+def test_looking_costs_nothing_of_it(client: TestClient, limited: Limited) -> None:
+    sign_in(client, limited("phone", requests_per_minute=1, concurrent_requests=1))
+    for path in ("/", "/static/page.js", "/v1/session", "/v1/documents", "/v1/jobs", "/readyz") * 3:
+        assert client.get(path).status_code in (200, 503), path
+    assert ask(client).status_code == 409
+    assert ask(client).status_code == 429
+    assert client.get("/v1/documents").status_code == 200
+    # Whoever leaves is let out.
+    assert client.delete("/v1/session").status_code == 204
+
+
+def test_a_limit_counts_from_the_next_request_on(client: TestClient, guarded: Settings, limited: Limited) -> None:
+    sign_in(client, limited("phone", requests_per_minute=1))
+    assert [ask(client).status_code for _ in range(2)] == [409, 429]
+    limit(keys_path(guarded), "phone", requests_per_minute=0)
+    assert [ask(client).status_code for _ in range(9)] == [409] * 9
+    limit(keys_path(guarded), "phone", requests_per_minute=2)
+    assert [ask(client).status_code for _ in range(3)] == [409, 409, 429]
+
+
+def test_what_is_refused_counts_for_no_limit(guarded: Settings, limited: Limited) -> None:
+    """By the service's own limit: not for the key's."""
+    headers = limited("phone", requests_per_minute=3)
+    with TestClient(create_app(replace(guarded, requests_per_minute=2)), headers=headers) as client:
+        access = client.app.state.service.access  # type: ignore[attr-defined]
+        assert [ask(client).status_code for _ in range(6)] == [409, 409, *[429] * 4]
+        assert ask(client).json()["type"].endswith(":too-many-requests")
+        access.settings = replace(guarded, requests_per_minute=0)
+        assert [ask(client).status_code for _ in range(2)] == [409, 429]
+        # And the other way round.
+        access.settings = replace(guarded, requests_per_minute=60)
+        assert [ask(client).json()["type"].rpartition(":")[2] for _ in range(70)] == ["rate-limit-exceeded"] * 70
+        assert client.get("/v1/documents").status_code == 200
+
+
+def test_a_question_runs_until_its_answer_has_ended(llm: FakeLanguageModel, tmp_path: Path) -> None:
+    """Also a streamed one, which begins at once; and one whose asker goes away is over then."""
+    keys = KeyFile(tmp_path / "data" / "keys.json")
+    secret = keys.create("phone", WRITE)
+    limit(tmp_path / "data" / "keys.json", "phone", concurrent_requests=1)
+    with service(tmp_path / "data", llm, require_key="true") as (_, client):
+        upload(client, "a.pdf", PDF, headers={"x-api-key": secret})
+        client.post("/v1/session", json={"key": secret})
+        await_until(lambda: client.get("/v1/documents").json()["documents"][0]["status"] == "ready", "the index")
+        llm.pause = 0.3
+        streamed = {**QUESTION, "stream": True}
+        with client.stream("POST", "/v1/query", json=streamed) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: step"
+            refused = ask(client)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.json()["type"] == "urn:pageindex-home:problem:concurrency-limit-exceeded"
+            assert client.get("/v1/documents").status_code == 200
+            assert any(line == "event: answer" for line in lines)
+        llm.pause = 0.0
+        await_until(lambda: ask(client).status_code == 200, "the place of the stream to be free", 5)
+        llm.pause = 1.0
+        with client.stream("POST", "/v1/query", json=streamed) as stream:
+            next(stream.iter_lines())
+        llm.pause = 0.0
+        await_until(lambda: ask(client).status_code == 200, "the place of one who went away to be free", 5)
+        # What fails is over as well.
+        for _ in range(3):
+            assert client.post("/v1/query", json={}).status_code == 422
+            assert client.post("/nobody/thought/of").status_code == 404
+        assert ask(client).status_code == 200
+
+
+def test_what_is_refused_because_others_run_is_not_counted(
+    guarded: Settings, llm: FakeLanguageModel, limited: Limited
+) -> None:
+    headers = limited("phone", requests_per_minute=3, concurrent_requests=1)
+    with TestClient(create_app(guarded), headers=headers) as client:
+        wait_for(client, client.post("/v1/documents", files={"file": ("a.pdf", PDF)}).json()["id"])
+        with ThreadPoolExecutor() as threads:
+            with llm.held():
+                slow = threads.submit(ask, client)
+                await_until(lambda: llm.running, "the question to run")
+                refused = [ask(client).json()["type"].rpartition(":")[2] for _ in range(5)]
+            assert refused == ["concurrency-limit-exceeded"] * 5
+            assert slow.result().status_code == 200
+        assert [ask(client).status_code for _ in range(2)] == [200, 429]
 
 
 # --- audit and retention

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from documents import flat_pdf
 from fake_llm import FakeLanguageModel
 from fastapi.testclient import TestClient
 from pageindex_home.answering import NOT_FOUND, first_statement
-from waiting import Upload
+from pageindex_home.api import create_app
+from pageindex_home.settings import Settings
+from waiting import Upload, wait_for
 
 from tests.acceptance import sample_document
 
@@ -49,9 +53,7 @@ def test_value_is_found_whatever_the_choice_of_nodes(
     assert result["trace"]["prompt_tokens"] > 0
 
 
-def test_requests_name_the_document_they_are_about(
-    client: TestClient, upload: Upload, llm: FakeLanguageModel
-) -> None:
+def test_requests_name_the_document_they_are_about(client: TestClient, upload: Upload, llm: FakeLanguageModel) -> None:
     """For a gateway that sends them where their beginning is remembered."""
     first, second = (upload(sample_document.make_document(value)) for value in ("48213", "51302"))
     assert set(llm.affinity) == {first["id"], second["id"]}, "each index is made by one server"
@@ -61,6 +63,31 @@ def test_requests_name_the_document_they_are_about(
     llm.affinity.clear()
     ask(client, "What are they about?", second["id"], first["id"])
     assert set(llm.affinity) == {"+".join(sorted([first["id"], second["id"]]))}
+
+
+def test_a_fallback_answers_questions_and_writes_no_index(settings: Settings, llm: FakeLanguageModel) -> None:
+    """Its answer helps the one who asked; in an index a smaller model's words would stay."""
+    with TestClient(create_app(replace(settings, llm_patience_seconds=60.0))) as client:
+        part = {"file": ("report.pdf", sample_document.make_document("48213"))}
+        first = wait_for(client, client.post("/v1/documents", files=part).json()["id"])
+        assert set(llm.fallback) == {"no"}
+
+        llm.only_fallback = True
+        llm.fallback.clear()
+        part = {"file": ("other.pdf", sample_document.make_document("51302"))}
+        second = client.post("/v1/documents", files=part).json()["id"]
+        wait_for(client, second, "indexing")
+        deadline = time.monotonic() + 10
+        while len(llm.fallback) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert set(llm.fallback) == {"no"} and len(llm.fallback) > 1, "it is tried again"
+        assert "48213" in ask(client, sample_document.QUESTION, first["id"])["answer"]
+        assert None in llm.fallback
+        assert client.get(f"/v1/documents/{second}").json()["status"] == "indexing"
+
+        llm.only_fallback = False
+        indexed = wait_for(client, second, seconds=30)
+        assert (indexed["status"], indexed["warnings"]) == ("ready", [])
 
 
 @pytest.mark.parametrize("mode", ["invents", "unwilling"])

@@ -231,22 +231,19 @@ def test_process_opens_no_paths(client: TestClient, given: str) -> None:
 
 
 def test_indexing_goes_on_after_a_restart(settings: Settings, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.4
-    with TestClient(create_app(settings)) as client:
+    with llm.held(), TestClient(create_app(settings)) as client:
         identifier = post(client, PDF).json()["id"]
         wait_for(client, identifier, "indexing")
-    llm.delay = 0.0
     with TestClient(create_app(settings)) as client:
         assert wait_for(client, identifier)["status"] == "ready"
 
 
 def test_delete_while_indexing_leaves_nothing(client: TestClient, settings: Settings, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.5
-    identifier = post(client, PDF).json()["id"]
-    wait_for(client, identifier, "indexing")
-    assert client.post("/v1/query", json={"question": "What?", "document_ids": [identifier]}).status_code == 409
-    assert client.delete(f"/v1/documents/{identifier}").status_code == 204
-    llm.delay = 0.0
+    with llm.held():
+        identifier = post(client, PDF).json()["id"]
+        wait_for(client, identifier, "indexing")
+        assert client.post("/v1/query", json={"question": "What?", "document_ids": [identifier]}).status_code == 409
+        assert client.delete(f"/v1/documents/{identifier}").status_code == 204
     time.sleep(0.3)
     assert list((settings.data_directory / "documents").iterdir()) == []
     assert post(client, PDF).status_code == 202

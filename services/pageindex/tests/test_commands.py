@@ -48,6 +48,7 @@ def test_index_writes_a_tree_for_each_file_once(
     assert len(garden["structure"]) == SECTIONS and all(node["summary"] for node in garden["structure"])
     assert sorted(path.name for path in (tmp_path / "trees").iterdir()) == ["garden_tree.json", "report_tree.json"]
 
+    assert set(llm.fallback) == {"no"}, "what is kept is not a gateway's fallback's"
     asked = len(llm.requests)
     capsys.readouterr()
     assert program.main(["index", "report.pdf", "garden.md", "--out", "trees"]) == 0

@@ -19,19 +19,18 @@ def test_a_document_has_a_job(client: TestClient, upload: Upload) -> None:
 
 
 def test_one_that_runs_tells_how_far_it_is_and_can_be_cancelled(client: TestClient, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.5
-    document = client.post("/v1/documents", files={"file": ("report.pdf", PDF)}).json()
-    wait_for(client, document["id"], "indexing")
-    job = client.get(f"/v1/jobs/{document['job_id']}").json()
-    assert job["state"] == "running" and set(job["progress"]) == {"phase", "done", "total"}
-    cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    with llm.held():
+        document = client.post("/v1/documents", files={"file": ("report.pdf", PDF)}).json()
+        wait_for(client, document["id"], "indexing")
+        job = client.get(f"/v1/jobs/{document['job_id']}").json()
+        assert job["state"] == "running" and set(job["progress"]) == {"phase", "done", "total"}
+        cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()
     assert cancelled["state"] == "cancelled" and "Upload the file again" in cancelled["error"]["detail"]
     asked = len(llm.requests)
     assert client.get(f"/v1/documents/{document['id']}").json()["status"] == "failed"
     again = client.post(f"/v1/jobs/{job['id']}/cancel")
     assert again.status_code == 409 and "cancelled already" in again.json()["detail"]
 
-    llm.delay = 0.0
     assert client.post("/v1/documents", files={"file": ("report.pdf", PDF)}).status_code == 202
     assert wait_for(client, document["id"])["status"] == "ready"
     assert asked < len(llm.requests)
@@ -39,13 +38,12 @@ def test_one_that_runs_tells_how_far_it_is_and_can_be_cancelled(client: TestClie
 
 
 def test_one_that_waits_can_be_cancelled_too(client: TestClient, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.5
-    first = client.post("/v1/documents", files={"file": ("first.pdf", PDF)}).json()
-    wait_for(client, first["id"], "indexing")
-    second = client.post("/v1/documents", files={"file": ("second.md", b"# A\nText of A.")}).json()
-    assert client.get(f"/v1/jobs/{second['job_id']}").json()["state"] == "queued"
-    assert client.post(f"/v1/jobs/{second['job_id']}/cancel").json()["state"] == "cancelled"
-    llm.delay = 0.0
+    with llm.held():
+        first = client.post("/v1/documents", files={"file": ("first.pdf", PDF)}).json()
+        wait_for(client, first["id"], "indexing")
+        second = client.post("/v1/documents", files={"file": ("second.md", b"# A\nText of A.")}).json()
+        assert client.get(f"/v1/jobs/{second['job_id']}").json()["state"] == "queued"
+        assert client.post(f"/v1/jobs/{second['job_id']}/cancel").json()["state"] == "cancelled"
     assert wait_for(client, first["id"])["status"] == "ready"
     assert client.get(f"/v1/jobs/{second['job_id']}").json()["state"] == "cancelled"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pageindex_home.__main__ import main
 from pageindex_home.keys import READ, KeyFile, KeyFileError
-from pageindex_home.rate import RateLimit
+from pageindex_home.rate import RateLimit, Running
 
 
 @pytest.fixture
@@ -69,19 +69,58 @@ def test_two_secrets_are_never_alike_and_long(tmp_path: Path) -> None:
 
 
 def test_a_scope_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "keys.json").write_text(
-        json.dumps([{"name": "a", "scope": "root", "sha256": "0" * 64, "created": "2026-01-01", "expires": None}])
-    )
+    (tmp_path / "keys.json").write_text(json.dumps([entry(scope="root")]))
     with pytest.raises(KeyFileError, match="none of read, write, admin"):
+        KeyFile(tmp_path / "keys.json").all()
+
+
+def entry(**more: object) -> dict[str, object]:
+    """A key as the file has it; without *more* as before keys had limits."""
+    return {"name": "a", "scope": "read", "sha256": "0" * 64, "created": "2026-01-01", "expires": None, **more}
+
+
+def test_limits_are_read_and_a_file_without_them_too(tmp_path: Path) -> None:
+    limits = {"requests_per_minute": 20, "concurrent_requests": 2}
+    (tmp_path / "keys.json").write_text(json.dumps([entry(), entry(sha256="1" * 64, **limits)]))
+    found = [(key.requests_per_minute, key.concurrent_requests) for key in KeyFile(tmp_path / "keys.json").all()]
+    assert found == [(0, 0), (20, 2)]
+
+
+@pytest.mark.parametrize("limit", ["20", -1, 2.5, None])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: object) -> None:
+    (tmp_path / "keys.json").write_text(json.dumps([entry(concurrent_requests=limit)]))
+    with pytest.raises(KeyFileError, match="a limit is no whole number from 0"):
         KeyFile(tmp_path / "keys.json").all()
 
 
 def test_a_bucket_fills_evenly() -> None:
     now = 0.0
-    limit = RateLimit(60, lambda: now)
-    assert [limit.take("a") for _ in range(61)] == [0] * 60 + [1]
+    limit = RateLimit(lambda: now)
+    assert [limit.take("a", 60) for _ in range(61)] == [0] * 60 + [1]
     now = 1.0
-    assert [limit.take("a") for _ in range(2)] == [0, 1]
+    assert [limit.take("a", 60) for _ in range(2)] == [0, 1]
     now = 1000.0
-    assert [limit.take("a") for _ in range(61)].count(0) == 60
-    assert RateLimit(0).take("a") == 0
+    assert [limit.take("a", 60) for _ in range(61)].count(0) == 60
+    assert limit.take("a", 0) == 0
+
+
+def test_a_limit_may_change_and_what_was_not_carried_out_is_given_back() -> None:
+    limit = RateLimit(lambda: 0.0)
+    assert [limit.take("a", 2) for _ in range(3)] == [0, 0, 30]
+    limit.give_back("a")
+    assert [limit.take("a", 2) for _ in range(2)] == [0, 30]
+    limit.give_back("a")
+    # One that had none meanwhile begins anew.
+    assert [limit.take("a", 0) for _ in range(9)] == [0] * 9
+    limit.give_back("a")
+    assert [limit.take("a", 1) for _ in range(2)] == [0, 60]
+
+
+def test_as_many_run_as_may() -> None:
+    running = Running()
+    assert [running.begin("a", 2) for _ in range(3)] == [True, True, False]
+    assert running.begin("b", 2)
+    running.end("a")
+    assert [running.begin("a", 2) for _ in range(2)] == [True, False]
+    # What runs without a limit is counted where there is one later.
+    assert running.begin("a", 0) and not running.begin("a", 3)

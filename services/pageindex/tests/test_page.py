@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from browser import chromium, program
 from fake_llm import FakeLanguageModel
 from pageindex_home.keys import KeyFile
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
-from running import service, upload
+from running import await_until, finished, service, upload
 
 from tests.acceptance import sample_document
 from tests.skip_list import skip
@@ -123,10 +124,9 @@ def test_the_outline_opens_sections(page: Page) -> None:
 
 
 def test_progress_is_shown_while_it_is_indexed(page: Page, llm: FakeLanguageModel) -> None:
-    llm.delay = 0.4
-    add(page, "report.pdf", PDF)
-    expect(page.get_by_role("progressbar", name="Indexing report.pdf")).to_be_visible()
-    llm.delay = 0.0
+    with llm.held():
+        add(page, "report.pdf", PDF)
+        expect(page.get_by_role("progressbar", name="Indexing report.pdf")).to_be_visible()
     expect(document(page, "report.pdf").get_by_text("sections")).to_be_visible()
 
 
@@ -208,6 +208,39 @@ def test_a_person_signs_in_with_a_key_and_out(browser: Browser, llm: FakeLanguag
         keys.revoke("Ada")
         page.reload()
         expect(dialog).to_be_visible()
+        page.close()
+
+
+def test_several_files_fit_a_key_that_may_have_one_request_at_a_time(
+    browser: Browser, llm: FakeLanguageModel, tmp_path: Path
+) -> None:
+    """They are sent one after the other, and wait while a question runs."""
+    file = tmp_path / "data" / "keys.json"
+    secret = KeyFile(file).create("Ada", "write")
+    file.write_text(json.dumps([one | {"concurrent_requests": 1} for one in json.loads(file.read_text())]))
+    with service(tmp_path / "data", llm, require_key="true") as (_, client):
+        first = upload(client, "report.pdf", PDF, headers={"x-api-key": secret})
+        client.headers["x-api-key"] = secret
+        finished(client, first)
+        page = browser.new_page(base_url=str(client.base_url))
+        page.goto("/")
+        page.get_by_label("Key").fill(secret)
+        page.keyboard.press("Enter")
+        expect(page.locator("#scope")).to_have_text("1 of 1 documents are read.")
+        notes = [
+            {"name": f"note-{n}.md", "mimeType": "text/markdown", "buffer": f"# Note {n}\nWords of {n}.".encode()}
+            for n in range(3)
+        ]
+        with llm.held():
+            page.get_by_label("Question").fill(sample_document.QUESTION)
+            page.get_by_role("button", name="Ask").click()
+            await_until(lambda: llm.running, "the question to run")
+            page.get_by_label("Add PDF, Markdown or text files").set_input_files(notes)
+            expect(page.locator("#uploads").get_by_role("listitem")).to_have_count(3)
+        expect(page.locator("#answer-text")).to_contain_text("48213")
+        expect(page.locator("#scope")).to_have_text("4 of 4 documents are read.")
+        expect(page.locator("#uploads").get_by_role("listitem")).to_have_count(0)
+        expect(page.locator("#notice")).to_be_empty()
         page.close()
 
 

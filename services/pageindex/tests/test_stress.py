@@ -133,7 +133,9 @@ def test_a_disk_that_is_full_while_indexing_is_waited_for(llm: FakeLanguageModel
         assert not [path.name for path in folder.iterdir() if path.name.endswith(".new")]
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         finished(client, identifier)
-        assert sorted(path.name for path in folder.iterdir()) == ["extract.json", "original", "tree.json"]
+        # The journal goes when the tree is there, so a moment after the document is ready.
+        left = lambda: sorted(path.name for path in folder.iterdir())  # noqa: E731
+        await_until(lambda: left() == ["extract.json", "original", "tree.json"], "nothing else to be left")
 
 
 # --- many at once ---------------------------------------------------------------------------------

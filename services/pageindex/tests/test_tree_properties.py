@@ -22,7 +22,7 @@ def documents(draw: st.DrawFn) -> tuple[list[Heading], int]:
     return headings, last
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(documents())
 def test_ranges_lie_in_the_document_and_in_their_parents(document: tuple[list[Heading], int]) -> None:
     headings, last = document
@@ -45,7 +45,7 @@ def test_ranges_lie_in_the_document_and_in_their_parents(document: tuple[list[He
     assert len({node["node_id"] for node in every}) == len(every)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(documents())
 def test_every_page_belongs_to_a_section(document: tuple[list[Heading], int]) -> None:
     roots = tree.from_headings(*document)
@@ -76,7 +76,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(ANYTHING, st.integers(1, 10))
 def test_what_is_no_tree_is_refused_in_words_or_made_one(given: object, last: int) -> None:
     try:

@@ -76,6 +76,7 @@ def test_upstream_is_told_our_model_server_and_nothing_else(
         "api_key": "none",
         "timeout": 35.0,
         "max_retries": 10,
+        "extra_headers": {"X-Fallback": "no"},
         "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
     }
     assert told["environment"]["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"

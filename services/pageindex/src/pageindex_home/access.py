@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -26,7 +27,7 @@ from .keys import ADMIN, READ, WRITE, Key, KeyFile, KeyFileError, digest_of
 from .private_names import is_private
 from .problem_responses import problem_response
 from .problems import Problem
-from .rate import RateLimit
+from .rate import RateLimit, Running
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ class Access:
         self.keys = KeyFile(keys_path(settings))
         self._shared_keys = KeyFile(Path(settings.shared_keys)) if settings.shared_keys else None
         self.records = AccessRecords(settings.data_directory / "access.sqlite3")
-        self._rate = RateLimit(settings.requests_per_minute)
+        self._rate = RateLimit()
+        self._work_rate = RateLimit()
+        self._work = Running()
         if settings.key_required and not self._shared_keys and not self.keys.all():
             log.warning("a key is required and there is none yet: pageindex-home keys create NAME --scope admin")
 
@@ -127,16 +130,61 @@ class Access:
                 "This key may not do that",
                 f"It needs scope {scope}; key {caller.name!r} has {caller.scope}.",
             )
-        if caller.key and (seconds := self._rate.take(caller.key.sha256)):
+        return caller
+
+    @contextmanager
+    def counted(self, caller: Caller | None, method: str) -> Iterator[None]:
+        """Counts a request that was admitted, as long as it runs. Raises Problem where that is one too many.
+
+        Two limits: the service's own for everything that a key sends, and the key's, for what asks for work. The
+        gateway applies the latter to what brings the key itself, and cannot to what a browser sends with its session.
+        Here it is for both, so that one key has one limit, and has it without the gateway too.
+
+        Looking does not count for it: the page lists documents, follows their progress in streams that stay open, and
+        opens page after page of what was quoted. Twenty requests a minute would be used up by reading one answer, and
+        are meant for what occupies the model or changes something.
+        """
+        key = caller.key if caller else None
+        if key is None:
+            yield
+            return
+        works = method not in _READING_METHODS
+        if works and not self._work.begin(key.sha256, key.concurrent_requests):
+            raise Problem(
+                429,
+                "concurrency_limit_exceeded",
+                "Too many requests at a time",
+                f"Key {key.name!r} may have {key.concurrent_requests} running that ask for work; wait for one to end.",
+                headers={"Retry-After": "1"},
+            )
+        try:
+            self._take(key, works)
+            yield
+        finally:
+            if works:
+                self._work.end(key.sha256)
+
+    def _take(self, key: Key, works: bool) -> None:
+        """Count a request of *key* for both limits, or for none. Raises Problem."""
+        if works and (seconds := self._work_rate.take(key.sha256, key.requests_per_minute)):
+            raise Problem(
+                429,
+                "rate_limit_exceeded",
+                "Too many requests",
+                f"Key {key.name!r} may ask for work {key.requests_per_minute} times a minute; wait {seconds} s.",
+                headers={"Retry-After": str(seconds)},
+            )
+        if seconds := self._rate.take(key.sha256, self.settings.requests_per_minute):
+            if works:
+                self._work_rate.give_back(key.sha256)
             raise Problem(
                 429,
                 "too-many-requests",
                 "Too many requests",
-                f"Key {caller.name!r} may send {self.settings.requests_per_minute} a minute; "
+                f"Key {key.name!r} may send {self.settings.requests_per_minute} a minute; "
                 f"wait {seconds} s, or raise PAGEINDEX_REQUESTS_PER_MINUTE.",
                 headers={"Retry-After": str(seconds)},
             )
-        return caller
 
     def _key(self, headers: Mapping[str, str]) -> Key | None:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -193,11 +241,20 @@ class Guard:
             return
         access: Access = scope["app"].state.service.access
         method, path = scope["method"], scope["path"]
-        try:
-            caller = await asyncio.to_thread(access.admit, method, path, Headers(scope=scope))
-        except Problem as problem:
-            await problem_response(problem, path)(scope, receive, send)
-            return
+        with ExitStack() as running:
+            try:
+                caller = await asyncio.to_thread(access.admit, method, path, Headers(scope=scope))
+                running.enter_context(access.counted(caller, method))
+            except Problem as problem:
+                await problem_response(problem, path)(scope, receive, send)
+                return
+            # Until the last byte of the answer, streams included.
+            await self._carry_out(access, caller, scope, receive, send)
+
+    async def _carry_out(
+        self, access: Access, caller: Caller | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        method, path = scope["method"], scope["path"]
         noted = scope.setdefault("state", {}).setdefault("noted", {})
         status = 500
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from .engine import Engine, Progress
 from .extraction import Extract, detect_media_type, extract_in_child
 from .journal import Journal
+from .llm import kept
 from .problems import DocumentError
 from .settings import Settings
 from .store import write_json
@@ -71,9 +72,11 @@ async def index(file: Path, out: Path, engine: Engine, settings: Settings, progr
     extract = await read(file, settings)
     journal_file = out / f".{file.stem}.{digest[:16]}.journal.jsonl"
     journal = Journal(journal_file, engine=engine.name)
+    before = kept.set(True)
     try:
         made = await engine.build(extract, progress, journal, file)
     finally:
+        kept.reset(before)
         journal.close()
     content = {"doc_name": file.name, "sha256": digest, "unit": extract.unit, "structure": made.nodes}
     write_json(target, content, indent=2)

@@ -17,7 +17,7 @@ from .disk import is_full
 from .engine import Engine, Progress
 from .extraction import Extract, extract_in_child
 from .journal import Journal
-from .llm import about
+from .llm import about, kept
 from .problems import DocumentError
 from .settings import Settings
 from .store import FAILED, INDEXING, QUEUED, READY, Document, Store
@@ -149,6 +149,7 @@ class Indexer:
         if len(journal):
             log.info("%s (%s) goes on: %d pieces are kept", document.id, document.name, len(journal))
         about.set(document.id)
+        kept.set(True)
         try:
             index = await engine.build(extract, self._reporter(document.id), journal, store.original(document.id))
         finally:

@@ -27,21 +27,28 @@ class KeyFileError(ValueError):
 
 @dataclass(frozen=True)
 class Key:
-    """What is stored of a key; each scope holds those before it. *expires* is its last day (ISO 8601, UTC)."""
+    """What is stored of a key; each scope holds those before it. *expires* is its last day (ISO 8601, UTC).
+
+    Keys that are made elsewhere may end at a second of a day instead, and have limits; those of 0 are none.
+    """
 
     name: str
     scope: str
     sha256: str
     created: str
     expires: str | None = None
+    requests_per_minute: int = 0
+    concurrent_requests: int = 0
 
     def allows(self, scope: str) -> bool:
         """Whether *scope* is within this key's."""
         return SCOPES.index(scope) <= SCOPES.index(self.scope)
 
-    def expired(self, today: datetime.date | None = None) -> bool:
-        """Whether its last day is over (UTC)."""
-        return self.expires is not None and self.expires < (today or _today()).isoformat()
+    def expired(self) -> bool:
+        """Whether its last day (UTC) is over, or the second at which it ends."""
+        if self.expires is not None and "T" in self.expires:
+            return datetime.datetime.fromisoformat(self.expires) <= datetime.datetime.now(datetime.UTC)
+        return self.expires is not None and self.expires < _today().isoformat()
 
 
 def digest_of(secret: str) -> str:
@@ -133,6 +140,9 @@ class KeyFile:
             keys = [Key(**entry) for entry in json.loads(self._path.read_bytes())]
             if any(key.scope not in SCOPES for key in keys):
                 raise ValueError(f"a scope is none of {', '.join(SCOPES)}")
+            limits = [limit for key in keys for limit in (key.requests_per_minute, key.concurrent_requests)]
+            if any(not isinstance(limit, int) or limit < 0 for limit in limits):
+                raise ValueError("a limit is no whole number from 0")
         except (OSError, TypeError, ValueError) as error:
             raise KeyFileError(
                 f"{self._path} cannot be read ({error}); restore it from a backup or remove it"

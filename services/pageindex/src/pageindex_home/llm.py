@@ -35,6 +35,13 @@ Message = Mapping[str, str]
 #: one key to the server that remembers how they begin (its prefix cache).
 about: ContextVar[str] = ContextVar("about", default="")
 
+#: Whether what the model says in this task is kept, as an index is. A gateway may have a smaller model answer while the
+#: server is away. That helps who asks a question; an index would be the worse for good, so its requests wait instead.
+kept: ContextVar[bool] = ContextVar("kept", default=False)
+
+#: Asks a gateway for the model server's own answer or none.
+NO_FALLBACK = {"X-Fallback": "no"}
+
 
 class LanguageModelError(Exception):
     """The model server answered, but not with something usable."""
@@ -249,6 +256,8 @@ class LanguageModel:
     async def _once(self, body: Mapping[str, Any], timeout: float, on_text: Callable[[str], None] | None) -> Completion:
         address, limits = f"{self.url}/chat/completions", httpx.Timeout(timeout, connect=5.0)
         headers = {"X-Affinity-Key": about.get()} if about.get() else {}
+        if kept.get():
+            headers |= NO_FALLBACK
         reply: Mapping[str, Any] | None = None
         async with self._slots:
             started = time.monotonic()

@@ -32,7 +32,8 @@ class Problem(Exception):
     def body(self, instance: str | None = None) -> dict[str, Any]:
         """The problem-details object."""
         body: dict[str, Any] = {
-            "type": TYPE_PREFIX + self.code,
+            # Codes that OpenAI's clients know have underscores; the gateway tells them in the same two ways.
+            "type": TYPE_PREFIX + self.code.replace("_", "-"),
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

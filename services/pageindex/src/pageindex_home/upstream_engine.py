@@ -17,6 +17,7 @@ from . import child, tree
 from .engine import Engine, Index, Progress
 from .extraction import Extract
 from .journal import Journal
+from .llm import NO_FALLBACK
 from .settings import PREFIX, Settings, SettingsError
 from .text import first_sentences, tidy
 
@@ -118,6 +119,7 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
             "timeout": settings.llm_timeout_seconds + settings.llm_wait_seconds,
             # Upstream alone gives up after some ten seconds without a server.
             "max_retries": round(settings.llm_patience_seconds / _TRIES / _BACK_OFF_SECONDS),
+            "extra_headers": NO_FALLBACK,
             "extra_body": settings.llm_extra_body,
         },
     }

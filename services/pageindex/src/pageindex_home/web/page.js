@@ -181,18 +181,29 @@ byId("file").addEventListener("change", async (event) => {
   notice("");
   const chosen = [...event.target.files];
   event.target.value = "";
-  await Promise.all(chosen.map(upload));
+  // One after the other: a key may have a limit of requests at a time, and one a minute, which are waited for.
+  for (const send of chosen.map(upload)) {
+    for (let seconds = await send(); seconds > 0; seconds = await send()) {
+      await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    }
+  }
 });
 
-/** Send a file; XMLHttpRequest, because fetch does not tell how much has been sent. */
+/** Show a file that is to be sent. Returns what sends it, and tells after how many seconds to try again (0: it is done). */
 function upload(file) {
   const bar = element("progress", { max: 1, value: 0, "aria-label": `Uploading ${file.name}` });
   const item = element("li", {}, file.name, bar);
   byId("uploads").append(item);
-  return new Promise((resolve) => {
+  // XMLHttpRequest, because fetch does not tell how much has been sent.
+  return () => new Promise((resolve) => {
     const request = new XMLHttpRequest();
     request.upload.addEventListener("progress", (event) => { if (event.total) bar.value = event.loaded / event.total; });
     request.addEventListener("loadend", () => {
+      if (request.status === 429) {
+        bar.value = 0;
+        resolve(Number(request.getResponseHeader("Retry-After")) || 1);
+        return;
+      }
       item.remove();
       let body = {};
       try { body = JSON.parse(request.responseText); } catch { /* the status says it */ }
@@ -205,7 +216,7 @@ function upload(file) {
         if (request.status === 401) signIn();
         notice(`${file.name}: ${body.detail ?? "it could not be sent; is the service running?"}`);
       }
-      resolve();
+      resolve(0);
     });
     request.open("POST", "v1/documents");
     const form = new FormData();

@@ -17,8 +17,9 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.files import (
     FileSetError,
@@ -41,7 +42,10 @@ class ApiKeyError(Exception):
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is stored of a key. *expires* is its last day (ISO 8601, UTC), "" for none; limits of 0 are none."""
+    """What is stored of a key; limits of 0 are none.
+
+    *expires* is its last day, or the second at which it ends (ISO 8601, UTC), "" for none.
+    """
 
     name: str
     scopes: tuple[str, ...]
@@ -55,11 +59,13 @@ class ApiKey:
         """The second at which it expires (s since 1970, UTC), 0 for never."""
         if not self.expires:
             return 0
+        if "T" in self.expires:
+            return int(datetime.datetime.fromisoformat(self.expires).timestamp())
         last_day = datetime.date.fromisoformat(self.expires)
         midnight = datetime.datetime.combine(last_day, datetime.time(), datetime.timezone.utc)
         return int((midnight + datetime.timedelta(days=1)).timestamp())
 
-    def line(self, today: datetime.date | None = None) -> str:
+    def line(self, now: datetime.datetime | None = None) -> str:
         """What a person is shown of it."""
         words = [", ".join(self.scopes)]
         if self.requests_per_minute:
@@ -68,7 +74,8 @@ class ApiKey:
             words.append(f"{self.concurrent_requests} at a time")
         words.append(f"since {self.created}")
         if self.expires:
-            words.append(f"until {self.expires}{' (over)' if self.expires < (today or _today()).isoformat() else ''}")
+            last = f"{self.expires[:16].replace('T', ' ')} UTC" if "T" in self.expires else self.expires
+            words.append(f"until {last}{' (over)' if self.end() <= (now or _now()).timestamp() else ''}")
         return f"{self.name}: {'; '.join(words)}"
 
 
@@ -101,12 +108,12 @@ class KeyRing:
         name: str,
         scopes: Sequence[str],
         *,
-        days: int = 0,
+        days: float = 0,
         requests_per_minute: int = 0,
         concurrent_requests: int = 0,
         check: bool = False,
     ) -> tuple[str, FileSetResult]:
-        """Make a key, good for *days* after today or without end. Returns it, stored nowhere, and what changed.
+        """Make a key, good for *days* (see `limit`) or without end. Returns it, stored nowhere, and what changed.
 
         With *check* nothing is made, and the key is "". Raises ApiKeyError.
         """
@@ -121,13 +128,12 @@ class KeyRing:
             if any(key.name == name for key in keys):
                 raise ApiKeyError(f"there is a key {name!r} already: revoke it first, or take another name.")
             secret = _PREFIX + secrets.token_urlsafe(32)
-            expires = (_today() + datetime.timedelta(days=days)).isoformat() if days else ""
             made = ApiKey(
                 name,
                 tuple(scope for scope in SCOPES if scope in scopes),
                 hashlib.sha256(secret.encode()).hexdigest(),
                 _today().isoformat(),
-                expires,
+                _expires(days),
                 requests_per_minute,
                 concurrent_requests,
             )
@@ -137,18 +143,29 @@ class KeyRing:
         self,
         name: str,
         *,
+        days: float | None = None,
         requests_per_minute: int | None = None,
         concurrent_requests: int | None = None,
         check: bool = False,
     ) -> FileSetResult:
-        """Change the limits of a key; None leaves one as it is, 0 takes it away. Raises ApiKeyError."""
+        """Change the limits of a key; None leaves one as it is, 0 takes it away. Raises ApiKeyError.
+
+        *days* from now on: whole ones last to the end of a day (UTC), with a part of one the second counts.
+        """
         wanted = {"requests_per_minute": requests_per_minute, "concurrent_requests": concurrent_requests}
-        changes = {name: value for name, value in wanted.items() if value is not None}
-        _check_numbers(**changes)
+        changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        _check_numbers(**changes, days=days)
+        if days is not None:
+            changes["expires"] = _expires(days)
+        if not changes:
+            raise ApiKeyError(
+                f"found nothing to change of the key {name!r}; expected one or more of days, requests_per_minute and"
+                f" concurrent_requests, such as -e limit={name} -e days=30 (0 takes one away)."
+            )
         with self._locked(check):
             keys = self.all()
             place = _place(keys, name)
-            keys[place] = replace(keys[place], **changes)  # type: ignore[arg-type]
+            keys[place] = replace(keys[place], **changes)
             return self._write(keys, check)
 
     def revoke(self, name: str, check: bool = False) -> FileSetResult:
@@ -163,20 +180,8 @@ class KeyRing:
         with self._locked(check):
             return self._write(self.all(), check)
 
-    @contextmanager
-    def _locked(self, check: bool) -> Iterator[None]:
-        """Two changes at a time wait for each other."""
-        if check:
-            yield
-            return
-        os.makedirs(self._directory, 0o755, exist_ok=True)
-        # The folder itself: a file would be one more thing to remove.
-        handle = os.open(self._directory, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def _locked(self, check: bool) -> AbstractContextManager[None]:
+        return nullcontext() if check else one_at_a_time(self._directory)
 
     def _write(self, keys: Sequence[ApiKey], check: bool) -> FileSetResult:
         """The list first: what is derived from it can be made again."""
@@ -213,6 +218,19 @@ class KeyRing:
         return result
 
 
+@contextmanager
+def one_at_a_time(directory: str) -> Iterator[None]:
+    """Two changes of the keys in *directory* wait for each other, and so does who must not miss one."""
+    os.makedirs(directory, 0o755, exist_ok=True)
+    # The folder itself: a file would be one more thing to remove.
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def haproxy_map(keys: Sequence[ApiKey]) -> str:
     """``SHA-256 name|,scopes,|requests a minute|at a time|end`` a line, as the gateway's template reads it."""
     lines = []
@@ -224,13 +242,19 @@ def haproxy_map(keys: Sequence[ApiKey]) -> str:
 
 
 def service_keys(keys: Sequence[ApiKey]) -> str:
-    """The keys that may read documents, as the document service's ``keys.json`` has them."""
+    """The keys that may read documents, as the document service's ``keys.json`` has them.
+
+    Their limits too, where there are any: the service applies them to a browser's session, which the gateway cannot.
+    """
     entries = []
     for key in keys:
         scope = next((_AT_THE_SERVICE[scope] for scope in _AT_THE_SERVICE if scope in key.scopes), None)
         if scope:
             entry = {"name": key.name, "scope": scope, "sha256": key.sha256, "created": key.created}
-            entries.append({**entry, "expires": key.expires or None})
+            limits = {"requests_per_minute": key.requests_per_minute, "concurrent_requests": key.concurrent_requests}
+            # None are left out: a service of an earlier version, which knows none, goes on reading the file.
+            limits = {name: limit for name, limit in limits.items() if limit}
+            entries.append({**entry, "expires": key.expires or None, **limits})
     return json.dumps(entries, indent=2) + "\n"
 
 
@@ -249,11 +273,23 @@ def _check_scopes(scopes: Sequence[str]) -> None:
         raise ApiKeyError(f"expected one or more of the scopes {', '.join(SCOPES)}; found {found}.")
 
 
-def _check_numbers(**numbers: int | None) -> None:
+def _check_numbers(**numbers: float | None) -> None:
     for name, number in numbers.items():
         if number is not None and not 0 <= number < 1_000_000:
-            raise ApiKeyError(f"{name} is {number}; expected 0 (no limit) to 999999.")
+            raise ApiKeyError(f"{name} is {number:g}; expected 0 (no limit) to 999999.")
+
+
+def _expires(days: float) -> str:
+    """What is stored of a key that is good for so many days from now on."""
+    if not days:
+        return ""
+    end = _now() + datetime.timedelta(days=days)
+    return end.date().isoformat() if days == int(days) else end.isoformat(timespec="seconds")
 
 
 def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.timezone.utc).date()
+    return _now().date()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,4 +1,4 @@
-"""The certificate that the gateway shows: signed by an authority of this host, or the owner's own.
+"""The certificate that the gateway shows: signed by an authority of this host, or the owner's own files.
 
 Made and looked at with the `openssl` program, which every Debian and Ubuntu with certificates has. The authority is
 made once and kept for ten years, so that devices that trust it need no second visit; the certificate itself is renewed
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
+from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult, Runner, run_command
 from ansible_collections.pageindex.home.plugins.module_utils.files import (
     FileSetError,
     FileSetResult,
@@ -28,7 +28,11 @@ from ansible_collections.pageindex.home.plugins.module_utils.files import (
 AUTHORITY_DAYS = 3650
 DAYS = 397
 RENEW_DAYS = 30
+#: What others renew (the owner, certbot) has not been renewed in time when so little is left.
+WARN_DAYS = 14
 SECONDS = 60
+_AGAIN = "then run site.yml --tags gateway."
+_LOOK_AT_OPENSSL = "`openssl version` on the host says whether the program works"
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 
 _AUTHORITY = """
@@ -70,7 +74,7 @@ class CertificateSettings:
 
     *directory* holds the authority (``ca.key``, ``ca.crt``) and, in the folder ``gateway``, ``server.pem`` for HAProxy.
     With *certificate* and *key* (paths of PEM files on the host) the owner's own is shown, else one for *names* (host
-    names and addresses) signed here.
+    names and addresses) signed here. *renew_with* is the command that renews the former, where one is known.
     """
 
     directory: str
@@ -78,6 +82,13 @@ class CertificateSettings:
     title: str = "PageIndex Home"
     certificate: str = ""
     key: str = ""
+    renew_with: str = ""
+
+    @property
+    def renewal(self) -> str:
+        """What to do when the owner's certificate was not renewed."""
+        hint = f"; `{self.renew_with}` on the host says why that was not done" if self.renew_with else ""
+        return f"renew {self.certificate}{hint}"
 
     @property
     def authority(self) -> str:
@@ -146,8 +157,8 @@ class Certificates:
             return "the authority that signed it is gone"
         try:
             found = self._look(served)
-        except CertificateError as error:
-            return str(error)
+        except CertificateError:
+            return "openssl cannot read it"
         if found.days_left < RENEW_DAYS:
             return f"it ends on {found.ends}"
         if not _alternatives(settings.names) <= found.names:
@@ -159,22 +170,50 @@ class Certificates:
     def _owners(self) -> str:
         """The owner's certificate and key, found to belong together."""
         settings = self._settings
-        texts = []
-        for path, what in ((settings.certificate, "certificate"), (settings.key, "key")):
-            text = _read(path)
-            if not text:
-                raise CertificateError(
-                    f"the file of the gateway's {what}, {path}, is not there or cannot be read on the host. Put it"
-                    " there, or take gateway_certificate_file and gateway_certificate_key_file out of the inventory."
-                )
-            texts.append("".join(match.group(0) for match in _PEM.finditer(text)))
-        found = self._look(texts[0])
-        public = self._openssl("pkey", "-in", settings.key, "-pubout").stdout
+        texts = [self._owners_file(settings.certificate, "certificate"), self._owners_file(settings.key, "key")]
+        found = self._look(texts[0], f"see by `cat {settings.certificate}` on the host that a certificate comes first")
+        # A key with a password is refused at once, instead of somebody being asked for it.
+        public = self._openssl(
+            "pkey", "-in", settings.key, "-passin", "pass:", "-pubout",
+            fix=f"have {settings.key} hold the private key, with no password (`openssl pkey -in OLD -out NEW`)",
+        ).stdout  # fmt: skip
         if public != self._openssl("x509", "-in", settings.certificate, "-noout", "-pubkey").stdout:
-            raise CertificateError(f"{settings.key} is not the key of the certificate in {settings.certificate}.")
+            raise CertificateError(
+                f"{settings.key} is not the key of the certificate in {settings.certificate}. Next: put the two there"
+                f" that belong together; {_AGAIN}"
+            )
         if found.days_left < 0:
-            raise CertificateError(f"the certificate in {settings.certificate} ended on {found.ends}: renew it.")
-        return "".join(text if text.endswith("\n") else text + "\n" for text in texts)
+            raise CertificateError(f"the gateway's certificate ended on {found.ends}: {settings.renewal}.")
+        return "".join(texts)
+
+    def _owners_file(self, path: str, what: str) -> str:
+        """What is in PEM form in the file, without the rest: comments in whatever language."""
+        settings = self._settings
+        its_file = f"the file of the gateway's {what}, {path},"
+        try:
+            text = _text(path)
+        except FileNotFoundError:
+            mend = (
+                "Run site.yml --tags gateway, which has it made again."
+                if settings.renew_with
+                else "Put it there, or take gateway_certificate_file and gateway_certificate_key_file out of the"
+                " inventory."
+            )
+            raise CertificateError(f"{its_file} is not there on the host. {mend}") from None
+        except OSError as error:
+            raise CertificateError(
+                f"{its_file} cannot be read on the host: {error.strerror}. Next: see `ls -ld {path}` there; {_AGAIN}"
+            ) from error
+        found = "".join(match.group(0) for match in _PEM.finditer(text))
+        if not found:
+            program = "x509" if what == "certificate" else "pkey"
+            raise CertificateError(
+                f"{its_file} holds nothing in PEM form (-----BEGIN …). Next: `openssl {program} -in {path} -out NEW` on"
+                f" the host, if it has another form; name NEW in the inventory; {_AGAIN}"
+            )
+        if not found.isascii():
+            raise CertificateError(f"{its_file} is damaged: what no PEM has is in it. Next: copy it anew; {_AGAIN}")
+        return found if found.endswith("\n") else found + "\n"
 
     def _signed(self) -> str:
         """A new certificate with a new key, signed by the host's authority, which is made where there is none."""
@@ -196,7 +235,11 @@ class Certificates:
 
     def _authority_days_left(self) -> int:
         """How long the authority lasts. Raises CertificateError when that is not long enough for a certificate."""
-        authority = self._look(_read(self._settings.authority))
+        authority = self._look(
+            _read(self._settings.authority),
+            f"restore {self._settings.authority} from a backup, or remove ca.crt and ca.key there to have a new"
+            " authority made, which every device has to be told to trust again",
+        )
         if authority.days_left <= RENEW_DAYS:
             raise CertificateError(
                 f"the host's authority {self._settings.authority} ends on {authority.ends}: remove ca.crt and ca.key"
@@ -245,44 +288,57 @@ class Certificates:
         found = self._look(served)
         return Certificate(found.ends, found.days_left, found.fingerprint, found.serial, why, result)
 
-    def _look(self, text: str) -> _Found:
-        """What the first certificate in *text* says."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "certificate")
-            _write(path, text)
-            told = self._openssl(
-                "x509", "-in", path, "-noout", "-enddate", "-serial", "-fingerprint", "-sha256",
-                "-ext", "subjectAltName",
-            ).stdout  # fmt: skip
-        ends = re.search(r"^notAfter=(.+)$", told, re.MULTILINE)
-        fingerprint = re.search(r"Fingerprint=([0-9A-F:]+)$", told, re.MULTILINE)
-        serial = re.search(r"^serial=([0-9A-F]+)$", told, re.MULTILINE)
-        if not ends or not fingerprint or not serial:
-            raise CertificateError(f"openssl does not say when the certificate ends: {told!r}")
-        end = _time(ends.group(1))
-        names = re.findall(r"(DNS|IP)(?: Address)?:([^,\s]+)", told)
-        return _Found(
-            end.date().isoformat(),
-            (end - self._now()).days,
-            fingerprint.group(1),
-            serial.group(1),
-            frozenset((kind, _plain_address(name) if kind == "IP" else name) for kind, name in names),
-        )
+    def _look(self, text: str, fix: str = "") -> ReadCertificate:
+        return read_certificate(text, self._run, self._now(), fix)
 
-    def _openssl(self, *arguments: str, fail: bool = True) -> Any:
-        done = self._run(["openssl", *arguments], timeout=SECONDS)
-        if fail and done.returncode != 0:
-            raise CertificateError(f"`openssl {arguments[0]}` failed: {done.explanation(3)}")
-        return done
+    def _openssl(self, *arguments: str, fail: bool = True, fix: str = "") -> CommandResult:
+        return _openssl(self._run, *arguments, fail=fail, fix=fix)
 
 
 @dataclass(frozen=True)
-class _Found:
+class ReadCertificate:
+    """What a certificate says: its last day (ISO 8601, UTC), SHA-256, serial, and for whom it is: (DNS or IP, name)."""
+
     ends: str
     days_left: int
     fingerprint: str
     serial: str
     names: frozenset[tuple[str, str]]
+
+
+def read_certificate(text: str, runner: Runner, now: datetime.datetime, fix: str = "") -> ReadCertificate:
+    """What the first certificate in *text* says. Raises CertificateError, with *fix* for what to do next."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "certificate")
+        _write(path, text)
+        told = _openssl(
+            runner, "x509", "-in", path, "-noout", "-enddate", "-serial", "-fingerprint", "-sha256",
+            "-ext", "subjectAltName", fix=fix,
+        ).stdout  # fmt: skip
+    ends = re.search(r"^notAfter=(.+)$", told, re.MULTILINE)
+    fingerprint = re.search(r"Fingerprint=([0-9A-F:]+)$", told, re.MULTILINE)
+    serial = re.search(r"^serial=([0-9A-F]+)$", told, re.MULTILINE)
+    if not ends or not fingerprint or not serial:
+        raise CertificateError(
+            f"openssl does not say when the certificate ends: {told!r}. Next: {fix or _LOOK_AT_OPENSSL}; {_AGAIN}"
+        )
+    end = _time(ends.group(1))
+    names = re.findall(r"(DNS|IP)(?: Address)?:([^,\s]+)", told)
+    return ReadCertificate(
+        end.date().isoformat(),
+        (end - now).days,
+        fingerprint.group(1),
+        serial.group(1),
+        frozenset((kind, _plain_address(name) if kind == "IP" else name) for kind, name in names),
+    )
+
+
+def _openssl(runner: Runner, *arguments: str, fail: bool = True, fix: str = "") -> CommandResult:
+    done: CommandResult = runner(["openssl", *arguments], timeout=SECONDS)
+    if fail and done.returncode != 0:
+        said = "; ".join(done.explanation(3).splitlines())
+        raise CertificateError(f"`openssl {arguments[0]}` failed: {said}. Next: {fix or _LOOK_AT_OPENSSL}; {_AGAIN}")
+    return done
 
 
 def can_be_stated(name: str) -> bool:
@@ -322,13 +378,19 @@ def _serial() -> str:
 
 
 def _read(path: str) -> str:
+    """The text of a file; "" where there is none."""
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError):
+        return _text(path)
+    except OSError:
         return ""
 
 
+def _text(path: str) -> str:
+    """The text of a file. Comments beside what is in PEM form may be in any encoding."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
 def _write(path: str, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

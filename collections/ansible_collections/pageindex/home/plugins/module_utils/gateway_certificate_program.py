@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
 from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate import (
+    WARN_DAYS,
     Certificate,
     CertificateError,
     Certificates,
@@ -24,9 +25,6 @@ from ansible_collections.pageindex.home.plugins.module_utils.gateway_certificate
     can_be_stated,
 )
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
-
-#: The owner's own certificate is the owner's to renew: from here on the unit fails.
-WARN_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def main(arguments: list[str]) -> int:
     print(f"the gateway's certificate: {made}{'taken over; ' if told else ''}it ends on {found.ends}")
     if found.days_left < WARN_DAYS:
         # One that is signed here was renewed long before; this is the owner's.
-        print(f"it ends in {found.days_left} days: renew {settings.certificate.certificate}", file=sys.stderr)
+        print(f"it ends in {found.days_left} days: {settings.certificate.renewal}", file=sys.stderr)
         return 1
     return 0
 

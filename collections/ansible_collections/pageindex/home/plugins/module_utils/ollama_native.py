@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pwd
+import re
 import shlex
 import urllib.request
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 UNIT = "ollama.service"
-PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "Environment", "User")
+PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "Environment", "EnvironmentFiles", "User")
 PORT = 11434
 TIMEOUT_SECONDS = 10
 
 
 def parse_unit(text: str) -> dict[str, str]:
-    """Property → value, from what `systemctl show` says."""
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    """Property → value, from what `systemctl show` says; of one that is there several times a line for each."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            found[name] = f"{found[name]}\n{value}" if name in found else value
+    return found
 
 
 def environment(unit: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a unit. Those of its EnvironmentFile= are not among them."""
+    """The variables of a unit, those of its files before its own, as systemd has it."""
+    variables = _variables(unit.get("Environment", ""))
+    for path in re.findall(r"^(.+) \(ignore_errors=\w+\)$", unit.get("EnvironmentFiles", ""), re.MULTILINE):
+        with contextlib.suppress(OSError):
+            lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in lines:
+                variables |= _variables(line) if not line.lstrip().startswith(("#", ";")) else {}
+    return variables
+
+
+def _variables(text: str) -> dict[str, str]:
     try:
-        words = shlex.split(unit.get("Environment", ""))
+        words = shlex.split(text)
     except ValueError:
         return {}
     return dict(word.split("=", 1) for word in words if "=" in word)

@@ -235,6 +235,21 @@ def needs_restart(unit: Unit, container: Container, config_hash: str) -> bool:
     return True
 
 
+def missing_networks(unit: Unit) -> list[str]:
+    """Docker networks that the files of the unit name as made by others, and that are not there."""
+    _, directory, _ = _run("systemctl", "show", "--property=WorkingDirectory", "--value", unit.name)
+    code, output, _ = _run(
+        "docker", "compose", "--file", f"{directory.strip()}/compose.yml", "config", "--format", "json"
+    )
+    if code != 0:
+        # What is wrong with the files, their start says.
+        return []
+    networks = (json.loads(output).get("networks") or {}).values()
+    wanted = {network["name"] for network in networks if network.get("external")}
+    _, listed, _ = _run("docker", "network", "ls", "--format", "{{.Name}}")
+    return sorted(wanted - set(listed.split()))
+
+
 def restart(unit: Unit) -> None:
     """Start the unit anew, without waiting. Raises ServiceError."""
     if unit.properties.get("NeedDaemonReload") == "yes":

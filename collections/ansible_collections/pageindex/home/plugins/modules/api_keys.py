@@ -25,7 +25,11 @@ options:
     type: list
     elements: str
     default: []
-  days: {description: For how many days after today a new key is good; 0 for ever., type: int, default: 0}
+  days:
+    description:
+      - For how many days from now on a key is good; 0 for ever.
+      - Whole ones last to the end of the last day (UTC); with a part of a day, such as V(0.5), the second counts.
+    type: float
   requests_per_minute: {description: Limit of a key; 0 for none., type: int}
   concurrent_requests: {description: Limit of a key; 0 for none., type: int}
   gateway:
@@ -34,6 +38,7 @@ options:
     suboptions:
       container: {description: Name of the container., type: str, required: true}
       admin_port: {description: Port of HAProxy's runtime API in it., type: int, required: true}
+      master_port: {description: Port of its master process in it., type: int, required: true}
       map: {description: Name of the map in HAProxy's configuration., type: str, required: true}
 attributes:
   check_mode:
@@ -67,7 +72,7 @@ lines:
   returned: always
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils.api_keys import (
@@ -78,6 +83,10 @@ from ansible_collections.pageindex.home.plugins.module_utils.files import FileSe
 from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
 from ansible_collections.pageindex.home.plugins.module_utils.quiet_module import QuietModule
 
+LIMITS = ("days", "requests_per_minute", "concurrent_requests")
+#: What may be said beside the name, by action.
+TAKES = {"create": ("scopes", *LIMITS), "limit": LIMITS}
+
 
 def main() -> None:
     """Run the module."""
@@ -87,7 +96,7 @@ def main() -> None:
             "action": {"choices": ["list", "create", "limit", "revoke", "write_out"], "default": "list"},
             "name": {"type": "str", "default": ""},
             "scopes": {"type": "list", "elements": "str", "default": []},
-            "days": {"type": "int", "default": 0},
+            "days": {"type": "float"},
             "requests_per_minute": {"type": "int"},
             "concurrent_requests": {"type": "int"},
             "gateway": {
@@ -96,6 +105,7 @@ def main() -> None:
                 "options": {
                     "container": {"type": "str", "required": True},
                     "admin_port": {"type": "int", "required": True},
+                    "master_port": {"type": "int", "required": True},
                     "map": {"type": "str", "required": True},
                 },
             },
@@ -104,13 +114,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted, check = module.params, module.check_mode
+    limits = {name: wanted[name] for name in LIMITS}
+    given = [name for name in ("scopes", *LIMITS) if wanted[name] not in (None, [])]
+    if wrong := objection(wanted["action"], given):
+        module.fail_json(msg=wrong)
     ring = KeyRing(wanted["directory"], teller(wanted["gateway"]))
-    limits = {name: wanted[name] for name in ("requests_per_minute", "concurrent_requests")}
     secret, written = "", FileSetResult()
     try:
         if wanted["action"] == "create":
-            given = {name: value or 0 for name, value in limits.items()}
-            secret, written = ring.create(wanted["name"], wanted["scopes"], days=wanted["days"], check=check, **given)
+            bounds = {name: value or 0 for name, value in limits.items()}
+            secret, written = ring.create(wanted["name"], wanted["scopes"], check=check, **bounds)
         elif wanted["action"] == "limit":
             written = ring.limit(wanted["name"], check=check, **limits)
         elif wanted["action"] == "revoke":
@@ -130,11 +143,28 @@ def main() -> None:
     module.exit_json(changed=written.changed, lines=[key.line() for key in keys], diff=written.differences, **made)
 
 
+def objection(action: str, given: Sequence[str]) -> str:
+    """Why these may not be *given* with the action; "" when they may. What is ignored, its owner would believe in."""
+    takes = TAKES.get(action, ())
+    surplus = [name for name in given if name not in takes]
+    if not surplus:
+        return ""
+    found = f"found {', '.join(surplus)} with the action {action};"
+    if action == "limit":
+        return (
+            f"{found} expected {', '.join(takes)}. The scopes of a key do not change: revoke it (-e revoke=NAME) and"
+            " make it anew (-e create=NAME -e scopes=…)."
+        )
+    if action == "revoke":
+        return f"{found} expected nothing else. Run it again with -e revoke=NAME alone, or with -e limit=NAME."
+    return f"{found} expected -e create=NAME, -e limit=NAME or -e revoke=NAME beside it. Run it again with one of them."
+
+
 def teller(gateway: dict[str, Any] | None) -> Callable[[str, bool], bool] | None:
     """How the running gateway is told of a list of keys; None where there is none to tell."""
     if not gateway:
         return None
-    runtime = HaproxyRuntime(gateway["container"], gateway["admin_port"])
+    runtime = HaproxyRuntime(gateway["container"], gateway["admin_port"], master_port=gateway["master_port"])
     return lambda content, check: runtime.replace_map(gateway["map"], content, check)
 
 

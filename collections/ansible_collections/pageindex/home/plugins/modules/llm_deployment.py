@@ -130,7 +130,8 @@ class Deployment:
         if needed == request.NOTHING:
             module.exit_json(changed=enabling, **answer)
         if module._diff:
-            answer["diff"] = request.differences(wish, request.targets(state, wish, self.settings), self.engine)
+            servers = request.targets(state, wish, self.settings, self.engine)
+            answer["diff"] = request.differences(wish, servers, self.engine)
         answer["beside"] = needed == request.SWITCH and request.somebody_serves(state, wish, self.settings, self.engine)
         if module.check_mode:
             module.exit_json(changed=True, **answer)

@@ -16,6 +16,11 @@ options:
   model: {description: Name and tag in Ollama's library., type: str, required: true}
   names: {description: Further names., type: list, elements: str, default: []}
   directory: {description: Directory of the models., type: path, required: true}
+  owners:
+    description: Whether the directory was there before. Names in it that stand for other models are left as they are,
+      but for the first of O(names), which goes from model to model.
+    type: bool
+    default: false
   image: {description: Image of Ollama., type: str, required: true}
   network: {description: Docker network with a way out., type: str, required: true}
   user: {description: User and group (numbers) who may write the directory., type: str, required: true}
@@ -44,6 +49,7 @@ def main() -> None:
             "model": {"type": "str", "required": True},
             "names": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path", "required": True},
+            "owners": {"type": "bool", "default": False},
             "image": {"type": "str", "required": True},
             "network": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
@@ -54,7 +60,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    public = ("model", "names", "directory", "image", "network", "user", "container", "project_directory")
+    public = ("model", "names", "directory", "owners", "image", "network", "user", "container", "project_directory")
     arguments = {key: module.params[key] for key in public}
     # One at a time: the container has one name.
     name = module.params["job"] or host_job.job_name("ollama-model", arguments["directory"])

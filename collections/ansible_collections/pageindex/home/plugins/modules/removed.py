@@ -91,6 +91,10 @@ options:
     type: list
     elements: path
     default: []
+  mentions:
+    description: What to say of paths that stay and that others look after, by path; nothing where one is not there.
+    type: dict
+    default: {}
   announce:
     description:
       - Only say what would be done, and do not count it as a change. Packages of others that need ours are no
@@ -215,6 +219,7 @@ def main() -> None:
             "files": files,
             "empty_folders": files,
             "keeps": files,
+            "mentions": {"type": "dict", "default": {}},
             "announce": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -241,6 +246,7 @@ def main() -> None:
         return
     kept = [{"path": path, "size": paths.size_text(path)} for path in wanted["keeps"] if os.path.exists(path)]
     notes = services.notes + (disabled_notes() if wanted["apt_sources"] else [])
+    notes += [text for path, text in wanted["mentions"].items() if os.path.exists(path)]
     module.exit_json(changed=bool(actions) and not wanted["announce"], actions=actions, notes=notes, kept=kept)
 
 

@@ -77,6 +77,12 @@ def start(module: QuietModule) -> None:
     since = time.time()
     restarting = service_state.needs_restart(unit, container, wanted)
     if restarting:
+        if missing := service_state.missing_networks(unit):
+            raise ServiceError(
+                f"{unit.name} was left as it runs: its new files name Docker networks that are not there: "
+                f"{', '.join(missing)}. Next: `ansible-playbook site.yml --tags docker_engine` makes those of "
+                "docker_engine_networks; then this again"
+            )
         service_state.restart(unit)
     baseline = 0 if restarting else unit.restarts
     # A start of our own reads the present files; one that we join may have begun before they were written.

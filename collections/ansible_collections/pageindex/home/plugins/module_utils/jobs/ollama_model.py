@@ -56,8 +56,12 @@ def manifest_path(directory: str, name: str) -> Path:
 
 def read_manifest(directory: str, name: str) -> dict[str, Any] | None:
     """The manifest of a name; None where there is none that can be read."""
+    return _read(manifest_path(directory, name))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(manifest_path(directory, name).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -83,13 +87,30 @@ def is_complete(directory: str, manifest: Mapping[str, Any]) -> bool:
 
 
 def missing_names(arguments: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
-    """The further names that do not stand for this model."""
+    """The further names that do not stand for this model.
+
+    In a directory of the owner's a name may be that of another model of theirs: it goes on standing for that one, which
+    would else lose its name, and then, as Ollama tidies up at its next start, itself. Only the first of the names,
+    which is ours, goes from model to model.
+    """
+    directory, names = arguments["directory"], arguments["names"]
+    found = {name: read_manifest(directory, name) or {} for name in names}
+    missing = [name for name in names if name != arguments["model"] and blobs(found[name]) != blobs(manifest)]
+    if not arguments.get("owners"):
+        return missing
+    return [name for name in missing if name == names[0] or not is_complete(directory, found[name])]
+
+
+def last_name(arguments: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """A name in a directory of the owner's that would be taken from a model that has no other one; "" for none."""
     directory = arguments["directory"]
-    return [
-        name
-        for name in arguments["names"]
-        if name != arguments["model"] and blobs(read_manifest(directory, name) or {}) != blobs(manifest)
-    ]
+    for name in missing_names(arguments, manifest) if arguments.get("owners") else []:
+        model = blobs(read_manifest(directory, name) or {})
+        place = manifest_path(directory, name)
+        others = (path for path in Path(directory, "manifests").rglob("*") if path.is_file() and path != place)
+        if model and not any(blobs(_read(path) or {}) == model for path in others):
+            return name
+    return ""
 
 
 def check(arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -296,8 +317,8 @@ def run(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Fetch the model where it is not complete, and give it its names.
 
     Arguments: model, names, directory (of Ollama's models), image, network (with a way out), user (uid:gid, who may
-    write the directory), container (name of the one that fetches), project_directory (that a removal knows it by).
-    Raises Failure.
+    write the directory), container (name of the one that fetches), project_directory (that a removal knows it by),
+    owners (whether the directory was there before: its names stay as they are, see `missing_names`). Raises Failure.
     """
     directory, model, container = arguments["directory"], arguments["model"], arguments["container"]
     memory = MEMORY_DIRECTORY if os.access(MEMORY_DIRECTORY, os.W_OK) else None
@@ -327,6 +348,13 @@ def run(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
                 raise Failure(
                     f"Ollama says that it has {model}, but {manifest_path(directory, model)} and its blobs are not "
                     f"complete. This role reads the directory as Ollama 0.32 writes it: look at ollama_image."
+                )
+            only = last_name(arguments, manifest)
+            if only:
+                raise Failure(
+                    f"{only} is to be a name of {model}, but in {directory} it is the only name of another model, "
+                    f"which would be lost. Give that one a name of its own (`ollama cp {only} NAME` on the host), or "
+                    f"delete it (`ollama rm {only}`), and run the play again."
                 )
             for name in missing_names(arguments, manifest):
                 report(f"naming it {name}")

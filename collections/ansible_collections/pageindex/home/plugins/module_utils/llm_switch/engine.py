@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pageindex.home.plugins.module_utils import service_state
@@ -15,6 +15,8 @@ from ansible_collections.pageindex.home.plugins.module_utils.service_state impor
 
 STOP_SECONDS = 120
 POLL_SECONDS = 0.5
+# The container that asks a new server for another service, for a moment.
+PROOF_CONTAINER = "pageindex-home-proof"
 
 
 class Engine:
@@ -149,15 +151,52 @@ class Engine:
 def prove(proof: Mapping[str, Any]) -> tuple[bool, str]:
     """Run a command in another service's container: (whether it proved what it is to prove, its last line).
 
-    `proof` is {"name", "container", "command", "timeout"?}. A container that does not run proves nothing, and is no
-    fault of the model: (True, "… not asked").
+    `proof` is {"name", "container", "command", "network"?, "timeout"?}. With a network the command runs in a container
+    of its own on that network, like the service's: the service itself need not be on one with the model servers. A
+    container that does not run proves nothing, and is no fault of the model: (True, "… not asked").
     """
     container = proof["container"]
     if service_state.read_container(container).status != "running":
         return True, f"{container} does not run; not asked"
     timeout = float(proof.get("timeout") or 180)
-    done = run_command(["docker", "exec", container, *proof["command"]], timeout=timeout)
+    command = ["docker", "exec", container, *proof["command"]]
+    environment: dict[str, str] = {}
+    if proof.get("network"):
+        found = run_command(["docker", "container", "inspect", container], timeout=timeout)
+        if found.returncode != 0:
+            return False, found.explanation(1)
+        service = json.loads(found.stdout)[0]
+        # By docker's own environment: a value may be a secret, and a command line is for everybody to read. The path of
+        # programs is the image's own.
+        environment = dict(variable.split("=", 1) for variable in service["Config"]["Env"])
+        environment.pop("PATH", None)
+        command = beside(service, proof, environment)
+        # Of a switch that was killed.
+        run_command(["docker", "rm", "--force", PROOF_CONTAINER], timeout=timeout)
+    done = run_command(command, environment, timeout)
     if done.returncode == 124:
+        if proof.get("network"):
+            run_command(["docker", "rm", "--force", PROOF_CONTAINER], timeout=timeout)
         return False, f"no end after {timeout:.0f} s"
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return done.returncode == 0, lines[-1].strip() if lines else f"status {done.returncode}"
+
+
+def beside(service: Mapping[str, Any], proof: Mapping[str, Any], environment: Iterable[str]) -> list[str]:
+    """The command that runs a proof in a container like a service's (as Docker tells of it), on the proof's network.
+
+    It has the variables that *environment* names, as they are where the command runs, and the files that
+    the service only reads, such as keys; not those that it writes, its users' data.
+    """
+    config, limits = service["Config"], service["HostConfig"]
+    files = [mount for mount in service["Mounts"] if mount["Type"] == "bind" and not mount["RW"]]
+    program, *words = proof["command"]
+    return [
+        "docker", "run", "--rm", "--init", f"--name={PROOF_CONTAINER}", f"--network={proof['network']}",
+        f"--user={config['User']}", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true",
+        "--tmpfs=/tmp:size=64m,mode=1777", f"--memory={limits['Memory']}",
+        f"--pids-limit={limits.get('PidsLimit') or 0}",
+        *(f"--mount=type=bind,source={file['Source']},target={file['Destination']},readonly" for file in files),
+        *(f"--env={name}" for name in environment),
+        f"--entrypoint={program}", service["Image"], *words,
+    ]  # fmt: skip

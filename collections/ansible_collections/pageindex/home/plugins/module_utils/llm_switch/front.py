@@ -5,14 +5,16 @@ A request that finds the server drained waits in the gateway (docs/gateway.md), 
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import HaproxyError, HaproxyRuntime
+from ansible_collections.pageindex.home.plugins.module_utils.haproxy_runtime import (
+    HaproxyError,
+    HaproxyRuntime,
+    statistics,
+)
 
 # On which every model server listens (vllm_deployment.settings_of).
 ENGINE_PORT = 8000
@@ -74,11 +76,7 @@ class Front:
 
         Other backends have the same server under the same name, in the same state, for other requests.
         """
-        rows = [
-            dict(row)
-            for row in csv.DictReader(io.StringIO((self._ask("show stat") or "").lstrip("# ")))
-            if row.get("svname") == self._server
-        ]
+        rows = [row for row in statistics(self._ask("show stat")) if row.get("svname") == self._server]
         return sorted(rows, key=lambda row: row.get("pxname") != self._settings["backend"])
 
     def running(self) -> int:

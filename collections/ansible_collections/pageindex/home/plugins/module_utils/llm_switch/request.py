@@ -45,7 +45,7 @@ class Wish:
 
 def _systemctl(*arguments: str) -> str:
     done = run_command(["systemctl", *arguments])
-    if done.returncode != 0 and arguments[0] not in ("is-active", "show"):
+    if done.returncode != 0 and arguments[0] not in ("is-active", "is-system-running", "show"):
         raise RequestError(f"`systemctl {' '.join(arguments)}` failed: {done.stderr.strip()}")
     return done.stdout.strip()
 
@@ -66,26 +66,35 @@ def units_ready(check: bool) -> bool:
 Engines = Callable[[str], Engine]
 
 
-def targets(state: State, wish: Wish, settings: Mapping[str, Any]) -> list[Server]:
+def targets(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> list[Server]:
     """The servers of a wish: as they are where it is deployed, else as a switch will place them."""
-    if state.current is not None and state.current["id"] == wish.identifier:
+    if _deployed(state, wish, settings):
         return servers_of(state.current, settings["slots"])
-    return [step.server for step in _rollout(state, wish, settings)]
+    return [step.server for step in _rollout(state, wish, settings, engines)]
 
 
-def _rollout(state: State, wish: Wish, settings: Mapping[str, Any]) -> list[Step]:
+def _deployed(state: State, wish: Wish, settings: Mapping[str, Any]) -> bool:
+    """Whether it is what is deployed, in services that are still for it."""
+    if state.current is None or state.current["id"] != wish.identifier:
+        return False
+    return {server.service for server in servers_of(state.current, settings["slots"])} <= set(settings["slots"])
+
+
+def _rollout(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> list[Step]:
     slots = settings["slots"]
-    return rollout(wish.record, servers_of(state.current, slots), slots, bool(settings["beside"]))
+    before = servers_of(state.current, slots)
+    down = [server.service for server in before if not engines(server.service).runs(str((state.current or {})["id"]))]
+    return rollout(wish.record, before, slots, bool(settings["beside"]), down)
 
 
 def steps(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> list[Step]:
     """What a switch has to do. Of a deployment that is deployed already, those that run stay as they are."""
-    if state.current is not None and state.current["id"] == wish.identifier:
+    if _deployed(state, wish, settings):
         servers = servers_of(state.current, settings["slots"])
         return [
             Step(server, (server.service,)) for server in servers if not engines(server.service).runs(wish.identifier)
         ]
-    return _rollout(state, wish, settings)
+    return _rollout(state, wish, settings, engines)
 
 
 def somebody_serves(state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> bool:
@@ -107,8 +116,8 @@ def services(state: State, settings: Mapping[str, Any]) -> list[str]:
 
 def needed(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> str:
     """What is to be done for a wish: NOTHING, IN_PLACE or SWITCH."""
-    current, servers = state.current, targets(state, wish, settings)
-    if current is not None and current["id"] != wish.identifier:
+    current, servers = state.current, targets(state, wish, settings, engines)
+    if current is not None and not _deployed(state, wish, settings):
         return SWITCH
     # What runs from these very files, but is not in the state, is taken over as it is.
     if not all(engines(server.service).runs(wish.identifier) for server in servers):
@@ -138,7 +147,7 @@ def differences(wish: Wish, servers: Sequence[Server], engines: Engines) -> list
 
 def change_in_place(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> None:
     """Write files and record of what runs already; the engine is not disturbed. Raises OSError."""
-    servers = targets(state, wish, settings)
+    servers = targets(state, wish, settings, engines)
     store.keep_files(wish.identifier, wish.files)
     for server in servers:
         engines(server.service).place(server.files(wish.files))
@@ -152,6 +161,9 @@ def change_in_place(store: Store, state: State, wish: Wish, settings: Mapping[st
 def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], engines: Engines) -> str:
     """Write the wish down and start the program; returns the ticket that tells this request from others."""
     ticket = uuid.uuid4().hex
+    todo = steps(state, wish, settings, engines)
+    again = state.current is not None and state.current["id"] == wish.identifier
+    servers = servers_of(state.current, settings["slots"]) if again else [step.server for step in todo]
     store.keep_files(wish.identifier, wish.files)
     state.switch = {
         "id": wish.identifier,
@@ -161,13 +173,14 @@ def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], eng
         "boot": boot_id(),
         "started": round(time.time()),
         "record": wish.record,
-        "servers": [server.as_dict() for server in targets(state, wish, settings)],
-        "steps": [step.as_dict() for step in steps(state, wish, settings, engines)],
+        "servers": [server.as_dict() for server in servers],
+        "steps": [step.as_dict() for step in todo],
+        "begun": 0,
         "prediction": wish.prediction,
         "settings": dict(settings),
     }
     store.write(state)
-    _systemctl("start", "--no-block", SWITCH_UNIT)
+    _start_program()
     return ticket
 
 
@@ -177,9 +190,22 @@ def program_works() -> bool:
 
 
 def resume() -> None:
-    """Start the program on a switch that nobody works on: it undoes it."""
+    """Start the program on a switch that nobody works on: it undoes it. Raises RequestError."""
     if not program_works():
+        _start_program()
+
+
+def _start_program() -> None:
+    try:
         _systemctl("start", "--no-block", SWITCH_UNIT)
+    except RequestError as error:
+        # systemd stops the program for a shutdown, and takes no start of anything from then on.
+        if _systemctl("is-system-running") != "stopping":
+            raise
+        raise RequestError(
+            "the host is being shut down or restarted in the middle of the switch. When it starts it goes back, by "
+            "itself, to the model that served before. Next: when it is up, run this playbook again"
+        ) from error
 
 
 def progress(switch: Mapping[str, Any]) -> dict[str, Any]:

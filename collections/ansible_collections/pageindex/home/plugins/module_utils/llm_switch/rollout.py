@@ -6,7 +6,7 @@ program on the host reads it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,26 +75,35 @@ def replicas_of(record: Mapping[str, Any]) -> list[tuple[int, ...]]:
 
 
 def rollout(
-    record: Mapping[str, Any], before: Sequence[Server], slots: Sequence[str], beside: bool = True
+    record: Mapping[str, Any],
+    before: Sequence[Server],
+    slots: Sequence[str],
+    beside: bool = True,
+    down: Collection[str] = (),
 ) -> list[Step]:
     """The steps that bring the replicas of a record about, where the servers of `before` run.
 
     Each new server waits for no more than it has to: those with which it shares a card are stopped for it, and it takes
     the place of the first of them. One that shares no card starts in a free service, while the others serve, unless
     `beside` is false or there is no free service: then one of them is stopped for it all the same. So replicas are
-    exchanged one at a time, and a single server on a free card starts beside the one that serves.
+    exchanged one at a time, and a single server on a free card starts beside the one that serves. Services that are
+    `down` have nobody to lose; those that are in `before` and in no slot were taken out of the inventory, and are left.
     """
-    # Those that need nobody to be stopped come first: then somebody serves while the others take their turn.
-    replicas = sorted(replicas_of(record), key=lambda gpus: any(server.shares_cards_with(gpus) for server in before))
+    serving = [server for server in before if server.service not in down]
+    # Those that stop nobody who serves come first: then somebody serves while the others take their turn.
+    replicas = sorted(replicas_of(record), key=lambda gpus: any(server.shares_cards_with(gpus) for server in serving))
     left = list(before)
     free = [slot for slot in slots if slot not in {server.service for server in before}]
     steps = []
     for gpus in replicas:
         stopped = [server for server in left if server.shares_cards_with(gpus)]
         if not stopped and left and not (beside and free):
-            stopped = left[:1]
+            stopped = sorted(left, key=lambda server: server in serving)[:1]
+        if not free and not any(server.service in slots for server in stopped):
+            # What is stopped runs where nothing may run any more.
+            stopped += [server for server in left if server not in stopped and server.service in slots][:1]
         left = [server for server in left if server not in stopped]
         names = [server.service for server in stopped]
-        steps.append(Step(Server(names[0] if names else free.pop(0), gpus), tuple(names)))
-        free += names[1:]
+        free = [name for name in names if name in slots] + free
+        steps.append(Step(Server(free.pop(0), gpus), tuple(names)))
     return steps

@@ -34,8 +34,8 @@ class State:
     """`current` and `previous` are {"id", "record", "servers": [{"service", "gpus"}], "since"} or None.
 
     `switch` is the switch under way: {"id", "model", "ticket", "phase", "boot", "started", "record", "servers",
-    "steps", "reached", "prediction", "settings", "timeline"}; None when there is none. `last` tells how the last one
-    ended: {"ok", "model", "ticket", "reason", "serves", "lines", …}.
+    "steps", "begun" (a number of steps), "reached", "prediction", "settings", "timeline"}; None when there is none.
+    `last` tells how the last one ended: {"ok", "model", "ticket", "reason", "serves", "lines", …}.
     """
 
     current: dict[str, Any] | None = None

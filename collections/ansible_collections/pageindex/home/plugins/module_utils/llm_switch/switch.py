@@ -77,15 +77,20 @@ class Switch:
         record, files = self.order["record"], self.store.files(self.order["id"])
         if not files:
             raise Red(f"the files of the new deployment are gone from {self.store.directory}")
+        self._stop_strays()
         before = str((self.state.current or {}).get("id"))
         serving = {server.service for server in self.before if self._engine(server.service).runs(before)}
         speed: dict[str, float] = {}
-        for step in self.steps:
+        for number, step in enumerate(self.steps, 1):
+            # Written down with the phase that comes next.
+            self.order["begun"] = number
             serving -= set(step.stops)
             if not serving:
                 self._closed_at = self._closed_at or time.time()
             self._make_room(step)
             self._start(step, files, record)
+            # A gateway that was restarted meanwhile knows of no shut door.
+            self._front(step.server.service).close()
             self._phase(CHECKING)
             measured = self._check(record, step.server.service)
             # The replicas are alike: the first one shows what the others can do.
@@ -96,6 +101,15 @@ class Switch:
             self._let_in(step, record)
             serving.add(step.server.service)
         self._commit(speed)
+
+    def _stop_strays(self) -> None:
+        """Where nothing is deployed, stop what a first deployment that failed has left: it goes on trying."""
+        if self.before:
+            return
+        strays = list(self.settings["slots"])
+        self._drain(strays)
+        for service in strays:
+            self._stop_for_good(service)
 
     def _make_room(self, step: Step) -> None:
         service = step.server.service
@@ -145,7 +159,7 @@ class Switch:
     def _check(self, record: Mapping[str, Any], service: str) -> dict[str, float]:
         checks, speed = self._golden(
             self._engine(service).address(8000),
-            self.settings["served_model_name"],
+            _served_name(record) or self.settings["served_model_name"],
             record["arguments"],
             self._last_speed(),
             float(self.settings["speed_factor"]),
@@ -250,6 +264,8 @@ class Switch:
         back = self.state.current
         if back is None or back["id"] == self.order["id"]:
             # Nothing to go back to: systemd goes on trying, and requests may reach the new ones when they are up.
+            for step in self._begun():
+                self._leave_to_systemd(step.server)
             for step in self.steps:
                 self._front(step.server.service).open()
             self._end(ok=False, reason=self.order["reason"], serves=None)
@@ -257,31 +273,47 @@ class Switch:
         model, troubles = back["record"]["model"], []
         started = time.time()
         # The last one first: those that were exchanged earlier serve meanwhile.
-        for step in reversed(self.steps):
-            try:
-                self._take_back(step, back)
-            except (ServiceError, OSError) as error:
-                troubles.append(str(error))
+        for step in reversed(self._begun()):
+            troubles += self._take_back(step, back)
         self._figures["back_after_seconds"] = round(time.time() - started, 1)
         trouble = "\n".join(troubles)
         self._end(ok=False, reason=self.order["reason"], serves=None if trouble else model, trouble=trouble)
 
-    def _take_back(self, step: Step, back: Mapping[str, Any]) -> None:
-        """Undo one step. Raises ServiceError, OSError."""
-        service = step.server.service
+    def _leave_to_systemd(self, server: Server) -> None:
+        """Have systemd try to start it, also where this program was killed between stopping and starting it."""
+        engine = self._engine(server.service)
+        try:
+            engine.place(server.files(self.store.files(self.order["id"])))
+            engine.enable()
+            engine.ensure_running()
+        except (ServiceError, OSError) as error:
+            self._say(str(error))
+
+    def _begun(self) -> list[Step]:
+        """The steps that may have changed something."""
+        return self.steps[: self.order.get("begun", len(self.steps))]
+
+    def _take_back(self, step: Step, back: Mapping[str, Any]) -> list[str]:
+        """Undo one step; returns what went wrong. A server that does not come back keeps no other one from it."""
+        service, troubles = step.server.service, []
         if service not in step.stops and not self._engine(service).runs(back["record"]["config_hash"]):
-            # Its cards may be those of the next one that comes back.
-            self._empty(service)
-            if service in self._newcomers():
-                self._stop_for_good(service)
-            else:
-                self._engine(service).stop()
+            try:
+                # Its cards may be those of the next one that comes back.
+                self._empty(service)
+                if service in self._newcomers():
+                    self._stop_for_good(service)
+                else:
+                    self._engine(service).stop()
+            except (ServiceError, OSError) as error:
+                troubles.append(str(error))
         for server in self.before:
             if server.service in step.stops:
                 try:
                     self._bring_back(server, back)
-                finally:
-                    self._front(server.service).wait_open(FRONT_SECONDS)
+                except (ServiceError, OSError) as error:
+                    troubles.append(str(error))
+                self._front(server.service).wait_open(FRONT_SECONDS)
+        return troubles
 
     def _bring_back(self, server: Server, back: Mapping[str, Any]) -> None:
         files, wanted = self.store.files(back["id"]), back["record"]["config_hash"]
@@ -356,3 +388,10 @@ class Switch:
         self.store.write(self.state)
         self.store.tidy()
         print("done" if ok else f"undone: {reason}", flush=True)
+
+
+def _served_name(record: Mapping[str, Any]) -> str:
+    """The first name that a deployment's server answers to; it may be from before the inventory's was changed."""
+    words = [str(word) for word in record["arguments"]]
+    place = words.index("--served-model-name") if "--served-model-name" in words else len(words)
+    return next(iter(words[place + 1 :]), "")

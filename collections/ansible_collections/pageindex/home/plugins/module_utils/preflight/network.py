@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,39 @@ def _occupant(
             continue
         return f"process {entry['pid'] or '?'} ({command}) on {entry['address']}"
     return None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _place(frontend: Mapping[str, Any]) -> str:
+    """Such as "llm on 0.0.0.0:8000"."""
+    address = frontend["bind_address"]
+    return f"{frontend['name']} on {f'[{address}]' if ':' in address else address}:{frontend['bind_port']}"
+
+
+@check("plain_frontends", topic="network")
+def plain_frontends(seen: Survey, wanted: Wanted) -> CheckResult:
+    """What other machines may ask without TLS and without a key."""
+    frontends = wanted.get("frontends")
+    if frontends is None:
+        return None
+    plain = [_place(entry) for entry in frontends if not _is_loopback(entry["bind_address"])]
+    expected = "plain HTTP without keys on loopback alone"
+    if not plain:
+        return green("plain_frontends", "other machines need TLS and a key, or are not answered", expected)
+    return yellow(
+        "plain_frontends",
+        f"{', '.join(plain)}: plain HTTP, and the gateway wants no key of whoever reaches the host there; Docker"
+        " publishes the port past ufw and firewalld",
+        expected,
+        "Set gateway_llm_bind_address and gateway_pageindex_bind_address to 127.0.0.1, and gateway_outside_address for"
+        " other machines, which has TLS and keys (docs/gateway.md); where it is meant, say why in preflight_waivers.",
+    )
 
 
 def is_in_place(role: str, seen: Survey) -> bool:
