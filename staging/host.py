@@ -76,10 +76,11 @@ class Host:
         network.ensure()
         container = network.find(self.container)
         if container is not None and (fresh or container.attrs["Image"] != _image_id(image)):
-            self.down()
             container = None
         with step(f"staging host {self.name}" + (" (clean)" if container is None else "")):
             if container is None:
+                # Also where only the volume is left: in it a clean host would find another one's images.
+                self.down()
                 self._create(image)
             elif container.status != "running":
                 container.start()

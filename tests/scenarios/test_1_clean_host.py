@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from staging import host
 from tests.scenarios.ansible_run import run_playbook
 from tests.scenarios.conftest import StagingHost
 from tests.scenarios.fault_table import preflight
+
+
+def test_a_clean_host_has_nothing_of_one_before(staging_host: StagingHost) -> None:
+    found = host.execute("ls -A /srv /var/lib/docker", check=True).stdout.split()
+    assert found == ["/srv:", "/var/lib/docker:"], "the staging host should have been made anew"
 
 
 def test_check_mode_succeeds_on_a_clean_host(staging_host: StagingHost) -> None:
