@@ -1,4 +1,4 @@
-"""What the gateway's role refuses of a certificate by ACME before anything changes, in its own words."""
+"""What the gateway's role refuses before anything changes, in its own words: of ACME, and of scopes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "somebody": ({"gateway_acme_email": "me"}, "gateway_acme_email is me; expected"),
     "server": ({"gateway_acme_server": "acme.example.com"}, "gateway_acme_server is acme.example.com; expected"),
     "challenge": ({"gateway_acme_challenge": []}, "gateway_acme_challenge is empty; say how"),
+    "scope": (
+        {"gateway_frontends_extra": [{"name": "reports", "bind_port": 9000, "servers": ["reports:80"], "paths": ["/"],
+                                      "health_path": "/", "scope": "reports"}]},
+        "The scope of a frontend is one that keys have: llm, documents, admin; found llm, documents, reports.",
+    ),
     "secret": ({"gateway_acme_challenge": ["--eab-hmac-key=not-a-real-key"]}, "has --eab-hmac-key, a secret"),
 }  # fmt: skip
 

@@ -253,6 +253,7 @@ class Gateway:
             "paths": ["/v1/models", "/v1/chat/completions", "/health"],
             "internal_paths": ["/tokenize"],
             "outside_port": self.outside,
+            "scope": "llm",
             "open_paths": ["/health"],
             "body_mib": 1,
             "length_required": True,
@@ -273,7 +274,7 @@ class Gateway:
             "paths": ["/", "/static/", "/v1/"],
             "outside_port": self.documents,
             "scope": "documents",
-            "open_paths": ["/", "/static/"],
+            "open_paths": ["/", "/static/", "/v1/session"],
             "session_cookie": "pageindex_session",
             "passes_key": True,
         }
@@ -312,6 +313,10 @@ class Gateway:
         assert text.count("127.0.0.11:53") == 1
         text = text.replace("127.0.0.11:53", f"127.0.0.1:{self.names.port}")
         (self._folder / "haproxy.cfg").write_text(text, encoding="utf-8")
+
+    def frontends(self) -> list[dict[str, Any]]:
+        """What is served, as the template gets it."""
+        return list(self._variables["gateway_frontends"])
 
     def reconfigure(self, name: str, **changes: Any) -> None:
         """Have HAProxy go on with another configuration, which is called *name*."""

@@ -21,15 +21,11 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 
 KINDS = (
-    "silent", "hello", "tls-silent", "headers", "body", "upload", "large", "full",
+    "silent", "hello", "tls-silent", "headers", "large", "full",
     "h2-silent", "h2-headers", "h2-bodies", "h2-uploads", "h2-deaf",
 )  # fmt: skip
-#: What is dripped; the names are those of the command line.
+#: How a request begins that is not ended.
 HEAD = b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n"
-BODY = b"POST /health HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100000\r\n\r\n"
-UPLOAD = (
-    b"POST /v1/documents HTTP/1.1\r\nHost: gateway\r\nCookie: pageindex_session=none\r\nContent-Length: 100000\r\n\r\n"
-)
 # The beginning of a ClientHello that says that 508 bytes follow.
 HELLO = bytes.fromhex("1603010200010001fc0303")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -64,10 +60,10 @@ async def pieces(kind: str, pause: float) -> AsyncIterator[bytes]:
         for byte in HELLO + bytes(400):
             yield bytes([byte])
             await asyncio.sleep(pause)
-    elif kind in ("headers", "body", "upload"):
-        yield {"headers": HEAD, "body": BODY, "upload": UPLOAD}[kind]
+    elif kind == "headers":
+        yield HEAD
         while True:
-            yield b"X-Drop: 1\r\n" if kind == "headers" else b"x"
+            yield b"X-Drop: 1\r\n"
             await asyncio.sleep(pause)
     elif kind == "large":
         yield HEAD

@@ -218,19 +218,23 @@ def test_all_places_taken_by_strangers_take_little_memory(front: Front, kind: st
     assert front.gateway.most_memory() < memory_limit() / 2, found
 
 
-def test_a_stranger_says_little_and_at_once(hasty_front: Front) -> None:
+@pytest.mark.parametrize("cookie", ["", "Cookie: pageindex_session=none\r\n"], ids=["", "as if signed in"])
+@pytest.mark.parametrize("where", ["the model", "the sign-in"])
+def test_a_stranger_says_little_and_at_once(hasty_front: Front, where: str, cookie: str) -> None:
     """What it says is no request to the server until it is whole."""
-    asked = len(hasty_front.gateway.model.asked)
+    gateway = hasty_front.gateway
+    port, path = (gateway.outside, "/health") if where == "the model" else (gateway.documents, "/v1/session")
+    asked = len(gateway.model.asked)
     for length, sent, status in ((100_000, 10, b"413"), (100, 10, b"408"), (10, 10, b"200")):
         with contextlib.ExitStack() as stack:
-            plain = stack.enter_context(socket.create_connection(("127.0.0.1", hasty_front.gateway.outside), 5))
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
             secure = stack.enter_context(hasty_front.trust.wrap_socket(plain, server_hostname="127.0.0.1"))
             secure.settimeout(REQUEST_TIMEOUT + 6)
-            head = f"POST /health HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n".encode()
-            secure.sendall(head + b"{}".ljust(sent))
+            head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{cookie}Content-Length: {length}\r\n\r\n"
+            secure.sendall(head.encode() + b"{}".ljust(sent))
             answer = secure.recv(65536)
             assert answer.startswith(b"HTTP/1.1 " + status), answer
-    assert len(hasty_front.gateway.model.asked) == asked + 1
+    assert len(gateway.model.asked) == asked + 1
 
 
 def test_uploads_of_a_stranger_are_bounded_in_number(front: Front) -> None:

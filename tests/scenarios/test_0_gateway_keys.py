@@ -273,6 +273,29 @@ def test_what_is_too_large_is_refused_before_it_is_read(front: Front) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
     chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
     assert front.raw(chunked.encode()).startswith(b"HTTP/1.1 411")
+    # Neither was counted.
+    assert front.digest("large") not in front.gateway.command("show table api_keys")
+
+
+def test_the_log_says_what_was_asked_for_and_not_with_which_words(front: Front) -> None:
+    """A page's picture is asked for with the text that is marked on it."""
+    key = front.key("reads", "documents")
+    assert front.ask(key, "/v1/pages/3?quote=the+garden+gate", documents=True).status == 200
+    eventually("it to be logged", lambda: "{reads}" in front.gateway.log())
+    [line] = [line for line in front.gateway.log().splitlines() if "{reads}" in line]
+    assert line.endswith('"POST /v1/pages/3 HTTP/1.1"'), line
+
+
+def test_a_frontend_that_names_no_scope_is_for_admins(front: Front) -> None:
+    owner, user = front.key("owner", "admin"), front.key("user", "llm")
+    frontends = front.gateway.frontends()
+    try:
+        bare = [{name: value for name, value in one.items() if name != "scope"} for one in frontends]
+        front.gateway.reconfigure("without-scopes", gateway_frontends=bare)
+        assert (front.ask(owner).status, front.ask(user).status) == (200, 403)
+    finally:
+        front.gateway.reconfigure("with-scopes", gateway_frontends=frontends)
+    assert front.ask(user).status == 200
 
 
 def test_a_body_of_unknown_length_is_none_over_http_2_either(front: Front) -> None:

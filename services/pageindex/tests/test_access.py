@@ -85,6 +85,22 @@ def test_what_tells_nothing_of_documents_needs_no_key(client: TestClient, path: 
     assert client.get(path).status_code in (200, 503)
 
 
+def test_what_needs_no_key_is_small(client: TestClient) -> None:
+    """It is read before it is known who sends it."""
+    large = {"key": "x" * 20_000}
+    assert client.post("/v1/session", json=large).status_code == 413
+
+    def pieces() -> Iterator[bytes]:
+        yield b'{"key": "'
+        for _ in range(20):
+            yield b"x" * 1000
+        yield b'"}'
+
+    answer = client.post("/v1/session", content=pieces(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413 and "16 KiB" in answer.json()["detail"]
+    assert client.post("/v1/session", json={"key": "x" * 200}).status_code == 401
+
+
 def test_every_operation_of_the_document_needs_a_key_or_is_known_to_need_none(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     free = {path for path, operations in paths.items() for one in operations.values() if "security" not in one}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 
+from .access import required_scope
 from .asgi import Application, Message, Receive, Scope, Send
 from .metrics import Metrics
-from .problem_responses import problem_response
+from .problem_responses import WhileReading, problem_response
+from .problems import Problem
 from .uploads import too_large
+
+#: Of what needs no key: a sign-in is small, and is held in memory before it is known who sends it.
+OPEN_BYTES = 16 * 1024
 
 
 class Limits:
@@ -25,13 +30,15 @@ class Limits:
         started = time.monotonic()
         status = 500
         received = 0
+        is_open = required_scope(scope["method"], scope["path"]) is None
+        limit = OPEN_BYTES if is_open else self._limit
 
         async def limited_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body") or b"")
-            if received > self._limit:
-                raise too_large(self._limit)
+            if received > limit:
+                raise WhileReading(_refusal(limit, is_open))
             return message
 
         async def counted_send(message: Message) -> None:
@@ -42,11 +49,18 @@ class Limits:
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            if length.isdigit() and int(length) > self._limit:
-                response = problem_response(too_large(self._limit), scope["path"])
+            if length.isdigit() and int(length) > limit:
+                response = problem_response(_refusal(limit, is_open), scope["path"])
                 await response(scope, receive, counted_send)
             else:
                 await self._app(scope, limited_receive, counted_send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.request(scope["method"], route, status, time.monotonic() - started)
+
+
+def _refusal(limit: int, is_open: bool) -> Problem:
+    if not is_open:
+        return too_large(limit)
+    detail = f"What needs no key is at most {limit // 1024} KiB long."
+    return Problem(413, "too-large", "The request is too large", detail)

@@ -21,6 +21,14 @@ log = logging.getLogger(__name__)
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
 
 
+class WhileReading(HTTPException):
+    """A problem that is met while a request's body is read: FastAPI makes 400 of every other exception there."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.status, problem.detail)
+        self.problem = problem
+
+
 def _allowed(request: Request, routes: Sequence[BaseRoute]) -> str:
     """The methods that any route has for a path; Starlette names those of the first."""
     methods: set[str] = set()
@@ -52,6 +60,10 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(Problem)
     async def on_problem(request: Request, error: Problem) -> JSONResponse:
         return problem_response(error, request.url.path)
+
+    @app.exception_handler(WhileReading)
+    async def on_problem_while_reading(request: Request, error: WhileReading) -> JSONResponse:
+        return problem_response(error.problem, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
