@@ -18,6 +18,17 @@ for target in json.loads(sys.argv[1]):
 print(json.dumps(results))
 """
 
+# On the host: a service on all addresses for as long as it is asked, by the host itself and from a container.
+LISTEN = r"""
+import json, socket, subprocess, sys
+container, addresses, connect = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+with socket.create_server(("0.0.0.0", 0)) as server:
+    targets = json.dumps([[address, server.getsockname()[1]] for address in addresses])
+    for inside in ([], ["docker", "exec", container]):
+        tried = [*inside, "python3", "-c", connect, targets]
+        print(subprocess.run(tried, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+"""
+
 
 class Containers:
     """The running containers of one host, inspected once, by the names that the suite has for them.

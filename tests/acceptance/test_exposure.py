@@ -9,16 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.containers import CONNECT, Containers
+from tests.acceptance.containers import CONNECT, LISTEN, Containers
 
 BEHIND_THE_GATEWAY = ("vllm", "pageindex")
 
 
 def listening(host: Any) -> set[tuple[str, int]]:
     """(address, port) of every listening TCP socket on the host."""
-    rows = [
-        line.split() for line in host.check_output("ss --no-header --listening --tcp --numeric").splitlines()
-    ]
+    rows = [line.split() for line in host.check_output("ss --no-header --listening --tcp --numeric").splitlines()]
     sockets = set()
     for row in rows:
         address, _, port = row[3].rpartition(":")
@@ -50,9 +48,7 @@ def test_the_front_door_without_keys_is_on_loopback(settings: dict[str, Any]) ->
     )
 
 
-def test_only_the_gateway_publishes_ports(
-    host: Any, containers: Containers, settings: dict[str, Any]
-) -> None:
+def test_only_the_gateway_publishes_ports(host: Any, containers: Containers, settings: dict[str, Any]) -> None:
     running = json.loads("[" + ",".join(host.check_output("docker ps --format json").splitlines()) + "]")
     published = {entry["Names"] for entry in running if "->" in entry["Ports"]}
     assert published & set(containers.services.values()) == {"gateway"}
@@ -82,18 +78,30 @@ def outside(host: Any, settings: dict[str, Any]) -> list[tuple[str, int]]:
             resolved.append((found[0], port))
     reached = json.loads(host.check_output("python3 -c %s %s", CONNECT, json.dumps(resolved)))
     targets = [target for target in resolved if reached[f"{target[0]}:{target[1]}"] == "connected"]
-    assert targets, (
-        f"the host itself reaches none of {candidates}, so nothing can be shown for its containers"
-    )
+    assert targets, f"the host itself reaches none of {candidates}, so nothing can be shown for its containers"
     return targets
 
 
 @pytest.mark.parametrize("name", BEHIND_THE_GATEWAY)
-def test_no_way_out_of_the_container(
-    containers: Containers, outside: list[tuple[str, int]], name: str
-) -> None:
+def test_no_way_out_of_the_container(containers: Containers, outside: list[tuple[str, int]], name: str) -> None:
     attempts = containers.connections(name, outside)
     assert [target for target, outcome in attempts.items() if outcome == "connected"] == []
+
+
+@pytest.mark.parametrize("name", BEHIND_THE_GATEWAY)
+def test_no_service_of_the_host_is_reached_from_the_container(host: Any, containers: Containers, name: str) -> None:
+    """Not even one that listens on all addresses, at the host's end of the container's own network."""
+    shown = json.loads(host.check_output("ip -json -4 address show"))
+    addresses = [one["local"] for interface in shown for one in interface["addr_info"]]
+    own = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    [network] = containers[name]["NetworkSettings"]["Networks"]
+    described = json.loads(host.check_output("docker network inspect %s", network))
+    assert described[0]["IPAM"]["Config"][0]["Gateway"] in own
+    command = "python3 -c %s %s %s %s"
+    tried = host.check_output(command, LISTEN, containers.services[name], json.dumps(own), CONNECT).splitlines()
+    from_host, from_container = map(json.loads, tried)
+    assert set(from_host.values()) == {"connected"}, from_host
+    assert len(from_container) == len(own) and "connected" not in from_container.values(), from_container
 
 
 @pytest.mark.parametrize("name", BEHIND_THE_GATEWAY)

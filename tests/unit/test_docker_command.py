@@ -13,6 +13,7 @@ from ansible_collections.pageindex.home.plugins.filter.registry_certificate_file
 )
 from ansible_collections.pageindex.home.plugins.module_utils.commands import CommandResult
 from ansible_collections.pageindex.home.plugins.module_utils.docker_command import (
+    BRIDGE_OPTION,
     Docker,
     DockerError,
     WantedNetwork,
@@ -62,12 +63,22 @@ def test_an_internal_network_is_created_internal() -> None:
     assert "--internal" in docker.changes[0]
 
 
+def test_a_bridge_has_the_name_that_the_firewall_knows() -> None:
+    wanted = WantedNetwork("inside", True, bridge="pih-inside")
+    docker = FakeDocker()
+    Docker(docker).ensure_networks([wanted])
+    assert docker.changes[0][-3:] == ["--opt", "com.docker.network.bridge.name=pih-inside", "inside"]
+    assert Docker(FakeDocker([network(Options={BRIDGE_OPTION: "pih-inside"})])).ensure_networks([wanted]) == []
+
+
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
         (network(Internal=False), INTERNAL),
         (network(Driver="macvlan"), INTERNAL),
         (network(IPAM={"Config": [{"Subnet": "10.1.0.0/24"}]}), WantedNetwork("inside", True, "10.2.0.0/24")),
+        (network(), WantedNetwork("inside", True, bridge="pih-inside")),
+        (network(Options={BRIDGE_OPTION: "pih-other"}), WantedNetwork("inside", True, bridge="pih-inside")),
     ],
 )
 def test_an_unused_network_that_differs_is_made_anew(found: dict[str, Any], wanted: WantedNetwork) -> None:

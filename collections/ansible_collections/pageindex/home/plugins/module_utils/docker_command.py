@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.pageindex.home.plugins.module_utils.commands import Runner, run_command
 
 MANAGED_LABEL = "pageindex-home.managed=true"
+BRIDGE_OPTION = "com.docker.network.bridge.name"
 
 
 class DockerError(Exception):
@@ -18,11 +19,15 @@ class DockerError(Exception):
 
 @dataclass(frozen=True)
 class WantedNetwork:
-    """A Docker bridge network; an internal one has no way out."""
+    """A Docker bridge network; an internal one has no way out.
+
+    *bridge* is the name of its interface on the host, which firewall rules can be about; empty for one of Docker's.
+    """
 
     name: str
     internal: bool = False
     subnet: str = ""
+    bridge: str = ""
 
 
 class Docker:
@@ -93,6 +98,8 @@ class Docker:
                 arguments.append("--internal")
             if network.subnet:
                 arguments += ["--subnet", network.subnet]
+            if network.bridge:
+                arguments += ["--opt", f"{BRIDGE_OPTION}={network.bridge}"]
             self._change([*arguments, network.name], f"create network {network.name}")
         return actions
 
@@ -121,7 +128,8 @@ class Docker:
             raise DockerError(
                 f"network {network.name} has to change ({difference}), but containers use it: "
                 f"{', '.join(users)}. "
-                "Stop them, then run the same command again."
+                "Stop them (`systemctl stop 'pageindex-home@*'` stops those of PageIndex Home, and site.yml starts them "
+                "again), then run the same command again."
             )
 
     def _change(self, arguments: Sequence[str], purpose: str) -> None:
@@ -143,4 +151,7 @@ def _difference(current: Mapping[str, Any], wanted: WantedNetwork) -> str | None
     subnets = [entry.get("Subnet") for entry in (current.get("IPAM") or {}).get("Config") or []]
     if wanted.subnet and wanted.subnet not in subnets:
         return f"its subnet is {', '.join(str(subnet) for subnet in subnets)}, not {wanted.subnet}"
+    bridge = (current.get("Options") or {}).get(BRIDGE_OPTION, "one of Docker's")
+    if wanted.bridge and wanted.bridge != bridge:
+        return f"the name of its bridge is {bridge}, not {wanted.bridge}"
     return None

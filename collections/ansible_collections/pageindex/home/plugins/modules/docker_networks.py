@@ -29,6 +29,10 @@ options:
         description: Address range; Docker chooses one when it is empty.
         type: str
         default: ""
+      bridge:
+        description: Name of its interface on the host, at most 15 characters; Docker chooses one when it is empty.
+        type: str
+        default: ""
   state:
     description: V(absent) removes the networks.
     type: str
@@ -79,6 +83,7 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "internal": {"type": "bool", "default": False},
                     "subnet": {"type": "str", "default": ""},
+                    "bridge": {"type": "str", "default": ""},
                 },
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
