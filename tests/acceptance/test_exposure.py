@@ -136,6 +136,13 @@ def test_container_is_locked_down(containers: Containers, name: str) -> None:
     assert sockets == []
 
 
+@pytest.mark.parametrize("name", ["pageindex", "gateway"])
+def test_memory_and_processes_are_bounded(containers: Containers, name: str) -> None:
+    """The model server has the host to itself unless the inventory says otherwise."""
+    configured = containers[name]["HostConfig"]
+    assert configured["Memory"] > 0 and configured["PidsLimit"] > 0
+
+
 @pytest.mark.parametrize("name", ["vllm", "pageindex"])
 def test_container_cannot_write_its_own_files(containers: Containers, name: str) -> None:
     program = (
@@ -151,9 +158,11 @@ def test_container_cannot_write_its_own_files(containers: Containers, name: str)
     assert containers.python(name, program).split() == ["[]"]
 
 
-def test_services_that_need_no_root_have_none(containers: Containers) -> None:
-    users = {name: containers[name]["Config"]["User"].split(":")[0] for name in ("pageindex", "gateway")}
-    assert [name for name, user in users.items() if user in ("", "0", "root")] == []
+def test_services_that_need_no_root_have_none(containers: Containers, settings: dict[str, Any]) -> None:
+    """The model server's user is the owner's to choose: some images need root."""
+    users = {name: containers[name]["Config"]["User"].split(":")[0] for name in containers.names}
+    assert users.pop("vllm") == str(settings["llm"]["uid"])
+    assert users and [name for name, user in users.items() if user in ("", "0", "root")] == []
 
 
 def test_no_secret_is_readable_by_others(host: Any, settings: dict[str, Any]) -> None:
