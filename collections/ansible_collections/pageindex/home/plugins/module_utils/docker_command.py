@@ -128,8 +128,8 @@ class Docker:
             raise DockerError(
                 f"network {network.name} has to change ({difference}), but containers use it: "
                 f"{', '.join(users)}. "
-                "Stop them (those of PageIndex Home by `systemctl stop 'pageindex-home@*'`; site.yml starts them again), "
-                "then run the same command again."
+                "Stop them, those of PageIndex Home by `systemctl stop 'pageindex-home@*'` (site.yml starts them "
+                "again), then run the same command again."
             )
 
     def _change(self, arguments: Sequence[str], purpose: str) -> None:
