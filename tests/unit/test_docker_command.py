@@ -33,6 +33,8 @@ class FakeDocker:
     def __call__(self, arguments: Sequence[str], environment: object = None, timeout: object = None) -> CommandResult:
         command = list(arguments[1:])
         answers = bool(self.information.get("ServerVersion"))
+        if arguments[0] == "/usr/sbin/nft":
+            return CommandResult(0, "table ip filter\ntable inet pageindex_home\n", "")
         if command[0] == "version":
             return CommandResult(0 if answers else 1, "26.1.5", "" if answers else "Cannot connect")
         if command[0] == "info":
@@ -99,6 +101,8 @@ def test_check_mode_and_no_daemon_yet() -> None:
     assert Docker(docker, check=True).ensure_networks([INTERNAL]) == ["create inside"]
     with pytest.raises(DockerError, match="reach the Docker daemon"):
         Docker(docker).ensure_networks([INTERNAL])
+    used = FakeDocker([network(Internal=False, Containers={"1": {"Name": "vllm"}})])
+    assert Docker(used, check=True).ensure_networks([INTERNAL])[-1] == "create inside"
     present = FakeDocker()
     assert Docker(present, check=True).ensure_networks([INTERNAL]) == ["create inside"]
     assert present.changes == []
@@ -124,6 +128,7 @@ def test_information() -> None:
     seen = Docker(docker).information()
     assert seen["compose_version"] == "2.26.1-4"
     assert seen["buildx_version"] == "0.13.1"
+    assert seen["nftables_tables"] == ["ip filter", "inet pageindex_home"]
     assert (seen["cdi_spec_directories"], seen["live_restore"], seen["networks"]) == (["/etc/cdi"], True, ["inside"])
     assert Docker(FakeDocker()).information()["cdi_spec_directories"] == []
 

@@ -104,6 +104,7 @@ def test_replicas_are_the_plans_choice_unless_the_owner_says(
         ({"replicas": 2, "gpus": [1]}, "but only 1 GPUs"),
         ({"replicas": 0}, "expected 1 or more"),
         ({"replicas": "two"}, "expected a whole number"),
+        ({"uid": -1}, "vllm_uid is -1; expected a whole number"),
     ],
 )
 def test_impossible_replicas_are_refused(changes: dict[str, Any], said: str) -> None:

@@ -59,6 +59,7 @@ class Docker:
             for plugin in (document.get("ClientInfo") or {}).get("Plugins") or []
         }
         networks = self._run(["docker", "network", "ls", "--format", "{{.Name}}"], timeout=60)
+        tables = self._run(["/usr/sbin/nft", "list", "tables"], timeout=60)
         return {
             "server_version": document["ServerVersion"],
             "compose_version": plugins.get("compose"),
@@ -73,10 +74,14 @@ class Docker:
             "registry_mirrors": (document.get("RegistryConfig") or {}).get("Mirrors") or [],
             "containers_running": document.get("ContainersRunning"),
             "networks": sorted(networks.stdout.split()),
+            "nftables_tables": [line.removeprefix("table ") for line in tables.stdout.splitlines()],
         }
 
     def ensure_networks(self, networks: Sequence[WantedNetwork]) -> list[str]:
-        """Create missing networks, recreate unused ones that differ. Returns what was done."""
+        """Create missing networks, recreate unused ones that differ. Returns what was done.
+
+        Raises DockerError, where one that differs is used; check mode says what would be done all the same.
+        """
         actions: list[str] = []
         if not self.answers():
             if self._check:
@@ -89,7 +94,8 @@ class Docker:
                 difference = _difference(current, network)
                 if not difference:
                     continue
-                self._refuse_when_used(current, network, difference)
+                if not self._check:
+                    self._refuse_when_used(current, network, difference)
                 actions.append(f"remove {network.name} ({difference})")
                 self._change(["docker", "network", "rm", network.name], f"remove network {network.name}")
             actions.append(f"create {network.name}")

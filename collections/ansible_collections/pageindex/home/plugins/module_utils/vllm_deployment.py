@@ -33,6 +33,7 @@ COUNTS = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "gpu_count_expected",
+    "uid",
 )
 # What an entry needs to be of use; everything else has a default that vLLM finds by itself.
 REQUIRED_OF_A_MODEL = ("repository",)

@@ -67,6 +67,11 @@ registry_mirrors:
   type: list
   elements: str
   returned: success
+nftables_tables:
+  description: Tables of nftables by family and name; empty where there are none, or no nftables.
+  type: list
+  elements: str
+  returned: success
 containers_running:
   description: Number of running containers.
   type: int
