@@ -240,13 +240,20 @@ def test_a_service_that_was_taken_out_of_the_inventory_is_left(
     assert [(step.server.service, list(step.stops)) for step in steps] == wanted
 
 
-def test_what_is_deployed_in_a_service_that_was_taken_out_is_moved(store: Store) -> None:
+def test_what_is_deployed_in_a_service_that_was_taken_out_is_moved(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wish = Wish(files(OLD), record(OLD))
     state = State(current={"id": OLD, "record": wish.record, "servers": [Server("vllm-2", (0,)).as_dict()], "since": 1})
     engines: Any = lambda name: Engine(OLD if name == "vllm-2" else None, {})  # noqa: E731
     assert request.needed(store, state, wish, {**SETTINGS, "slots": ["vllm"]}, engines) == request.SWITCH
     [step] = request.steps(state, wish, {**SETTINGS, "slots": ["vllm"]}, engines)
     assert (step.server.service, step.stops) == ("vllm", ("vllm-2",))
+    # And the state will name the service where it runs then: else every run would move it again.
+    monkeypatch.setattr(request, "_systemctl", lambda *_: "")
+    request.ask(store, state, wish, {**SETTINGS, "slots": ["vllm"]}, engines)
+    order = store.read().switch
+    assert order is not None and order["servers"] == [{"service": "vllm", "gpus": [0]}]
 
 
 def test_a_state_from_before_there_were_replicas_is_understood() -> None:

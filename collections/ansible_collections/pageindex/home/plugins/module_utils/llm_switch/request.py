@@ -162,8 +162,8 @@ def ask(store: Store, state: State, wish: Wish, settings: Mapping[str, Any], eng
     """Write the wish down and start the program; returns the ticket that tells this request from others."""
     ticket = uuid.uuid4().hex
     todo = steps(state, wish, settings, engines)
-    again = state.current is not None and state.current["id"] == wish.identifier
-    servers = servers_of(state.current, settings["slots"]) if again else [step.server for step in todo]
+    deployed = _deployed(state, wish, settings)
+    servers = servers_of(state.current, settings["slots"]) if deployed else [step.server for step in todo]
     store.keep_files(wish.identifier, wish.files)
     state.switch = {
         "id": wish.identifier,
